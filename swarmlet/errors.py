@@ -1,0 +1,125 @@
+"""The closed tree of errors a user can meet.
+
+Each type knows its stable code, the HTTP status the API answers with, the exit status of the CLI
+and, where there is one, the way out. Foreign exceptions are mapped to these once, at the edge
+where they arise.
+"""
+
+from typing import ClassVar
+
+
+class SwarmletError(Exception):
+    """Something a user can be told: what, and how to go on.
+
+    ``advice`` is one sentence with the way out, or "" when there is none.
+    """
+
+    code: ClassVar[str] = "internal"
+    http_status: ClassVar[int] = 500
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, advice: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+
+class InvalidInput(SwarmletError):
+    """The request itself is wrong; nothing was changed."""
+
+    code, http_status, exit_status = "invalid", 400, 8
+
+
+class NotFound(SwarmletError):
+    """The named object does not exist."""
+
+    code, http_status, exit_status = "not-found", 404, 3
+
+
+class AlreadyExists(SwarmletError):
+    """An object of that name exists already."""
+
+    code, http_status, exit_status = "exists", 409, 4
+
+
+class OutOfSequence(SwarmletError):
+    """The object changed since the version that the update names (Docker's wording)."""
+
+    code, http_status, exit_status = "conflict", 500, 4
+
+    def __init__(self, what: str = "") -> None:
+        super().__init__(
+            "rpc error: code = Unknown desc = update out of sequence",
+            advice=f"read {what or 'the object'} again and repeat the change on its new version",
+        )
+
+
+class FailedPrecondition(SwarmletError):
+    """The cluster's state does not allow it (the last manager, a node that is up, ...)."""
+
+    code, http_status, exit_status = "precondition", 400, 1
+
+
+class NotAllowed(SwarmletError):
+    """The caller's role or credential does not permit this."""
+
+    code, http_status, exit_status = "not-allowed", 403, 7
+
+
+class NotSupported(SwarmletError):
+    """Known to Docker, not (yet) to swarmlet."""
+
+    code, http_status, exit_status = "not-supported", 501, 16
+
+
+class Unavailable(SwarmletError):
+    """The cluster or a part of it cannot answer now; trying again may help."""
+
+    code, http_status, exit_status = "unavailable", 503, 6
+
+
+class NotASwarmManager(Unavailable):
+    """A manager's request reached a node that is none (Docker's wording, matched by clients)."""
+
+    code, exit_status = "not-a-manager", 6
+
+
+class NoQuorum(Unavailable):
+    """Too few managers answer to commit anything."""
+
+    code, exit_status = "no-quorum", 5
+
+    def __init__(self, *, reachable: int, needed: int) -> None:
+        super().__init__(
+            f"the swarm has no leader: {reachable} of {needed} needed managers answer",
+            advice="start the missing managers (node ls shows them); "
+            "running tasks go on, nothing new can be started until then",
+        )
+
+
+class EngineUnavailable(Unavailable):
+    """The local Docker Engine does not answer."""
+
+    code = "engine-unavailable"
+
+
+class EngineError(SwarmletError):
+    """The local Docker Engine answered with an error of its own."""
+
+    code = "engine-error"
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Damaged(SwarmletError):
+    """Stored state fails its checks; going on would risk the cluster, so the daemon stops."""
+
+    code = "damaged"
+
+
+class DiskFailed(SwarmletError):
+    """A write or a sync failed (disk full, I/O error): nothing may be acknowledged any more."""
+
+    code = "disk-failed"
