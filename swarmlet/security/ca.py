@@ -11,7 +11,6 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -138,10 +137,11 @@ def issue(
     """
     try:
         csr = x509.load_pem_x509_csr(csr_pem)
-        if not csr.is_signature_valid:
-            raise InvalidSignature
-    except (ValueError, InvalidSignature) as exc:
-        raise InvalidInput("the certificate signing request is not valid") from exc
+        genuine = csr.is_signature_valid
+    except ValueError as exc:
+        raise InvalidInput("the certificate signing request cannot be read") from exc
+    if not genuine:
+        raise InvalidInput("the certificate signing request is not signed by its own key")
     issuer = x509.load_pem_x509_certificate(root.cert.encode())
     start = _time(now)
     unit = _OU[subject.role]
