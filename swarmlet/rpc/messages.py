@@ -29,7 +29,6 @@ class Hello(Message, frozen=True, kw_only=True):
     """First message of a session."""
 
     description: NodeDescription
-    listen_port: int
     swarmlet_version: str
 
 
