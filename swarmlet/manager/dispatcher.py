@@ -16,7 +16,7 @@ from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
 from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState
-from swarmlet.model.specs import ClusterSpec
+from swarmlet.model.specs import ClusterSpec, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Acknowledged,
@@ -140,8 +140,14 @@ def managers(view: View) -> tuple[Peer, ...]:
     )
 
 
+def acting_role(node: Node) -> Role:
+    """The role that a node shall act in: a demoted manager acts until Raft has let it go."""
+    manager = Role.MANAGER in (node.spec.role, node.role)
+    return Role.MANAGER if manager else Role.WORKER
+
+
 def heartbeat_period(spec: ClusterSpec, nodes: int) -> Nanos:
-    """Time between heartbeats: stretched in large clusters, so that beats do not drown the leader."""
+    """Time between heartbeats, stretched in large clusters: beats must not drown the leader."""
     return Nanos(int(defaults.heartbeat(spec) * max(1.0, nodes / NODES_PER_HEARTBEAT)))
 
 
@@ -287,7 +293,7 @@ class Dispatcher:
         return Settings(
             heartbeat=heartbeat_period(spec, count),
             managers=managers(view),
-            role=node.spec.role,
+            role=acting_role(node),
         )
 
     async def ask_probe(self, via: str, seq: int, addr: str) -> None:
