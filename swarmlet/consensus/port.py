@@ -45,7 +45,7 @@ class ProposalId(NamedTuple):
 class Applied(NamedTuple):
     """A committed proposal: its Raft index and what the state machine answered."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # tuple has a method of that name; nobody calls it
     value: bytes
 
 
