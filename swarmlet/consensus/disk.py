@@ -14,7 +14,8 @@ from typing import Final, Protocol
 from swarmlet.errors import DiskFailed
 
 #: A log is extended by zeros well ahead of the writing, so that fdatasync has no new file size to
-#: commit (half the latency on ext4). Small at first: a member that keeps restarting must not eat disk.
+#: commit (half the latency on ext4). Small at first: a member that keeps
+#: restarting must not eat the disk.
 FIRST_GROWTH: Final = 256 << 10
 FULL_GROWTH: Final = 4 << 20
 

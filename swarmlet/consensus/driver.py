@@ -17,7 +17,7 @@ from trio.abc import Stream
 
 from swarmlet.clock import Rng
 from swarmlet.consensus.disk import FileDisk
-from swarmlet.consensus.entries import MAX_COMMAND_BYTES
+from swarmlet.consensus.entries import MAX_COMMAND_BYTES, Proposal
 from swarmlet.consensus.messages import Message
 from swarmlet.consensus.peers import Dial, Peers
 from swarmlet.consensus.port import (
@@ -32,7 +32,7 @@ from swarmlet.consensus.port import (
 from swarmlet.consensus.sessions import Answer
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.consensus.snapshot import Taken
-from swarmlet.consensus.syncobj_core import Outgoing, Proposal, RaftCore, Round
+from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
 from swarmlet.errors import (
     Damaged,
     DiskFailed,
@@ -136,7 +136,7 @@ class SyncObjConsensus:
         if problems := settings.problems():
             raise InvalidInput("; ".join(problems))
         self.settings = settings
-        #: Set once this member knows that it was removed from the cluster; it does nothing more then.
+        #: Set once this member knows that it was removed; it does nothing more then.
         self.removed = trio.Event()
         self._disk = FileDisk(directory)
         self._core = RaftCore(
@@ -193,7 +193,7 @@ class SyncObjConsensus:
             yield seen
 
     def members(self) -> list[MemberStatus]:
-        """The configuration in force, learners included."""
+        """Return the configuration in force, learners included."""
         core, voters = self._core, self._core.configuration.members
         return [
             MemberStatus(
@@ -430,7 +430,7 @@ class SyncObjConsensus:
         self._wake.set()
 
     async def _beat(self) -> None:
-        """A slow sync must not cost the leadership; a dead disk must."""
+        """Keep the leadership while a sync is slow; a dead disk must cost it."""
         while True:
             await trio.sleep(self.settings.heartbeat)
             started, now = self._sync_started, trio.current_time()
@@ -532,7 +532,7 @@ def _run_all(jobs: list[Callable[[], None]]) -> None:
 
 
 def _in_thread(limiter: trio.CapacityLimiter) -> RunBlocking:
-    """One slot for the sync of a round, one for a snapshot beside it; none of the process's pool."""
+    """One slot for a round's sync, one for a snapshot beside it; none of the process's pool."""
 
     async def run(call: Callable[[], T], /) -> T:
         return await trio.to_thread.run_sync(call, limiter=limiter)

@@ -1,8 +1,8 @@
 """How a leader's entries fit a follower's log: the rule that PySyncObj gets wrong. Pure.
 
-Stock, a late or short append cuts acknowledged entries that do not conflict with it, and repair goes
-back one entry a round trip. Here what matches is trimmed off first, an acknowledgement never covers
-more than was compared, and a conflict names the first index of its term.
+Stock, a late or short append cuts acknowledged entries that do not conflict with it, and repair
+goes back one entry a round trip. Here what matches is trimmed off first, an acknowledgement never
+covers more than was compared, and a conflict names the first index of its term.
 """
 
 from typing import Final, NamedTuple
@@ -16,7 +16,7 @@ _ADVICE: Final = "remove this manager from the swarm and let it join again with 
 
 
 class Fit(NamedTuple):
-    """An append made harmless. ``hint`` is where the leader should start instead, if it does not fit.
+    """An append made harmless. ``hint`` is where the leader should start if it does not fit.
 
     ``matched`` is the last index known to be the leader's: what the ack and the commit may cover.
     """

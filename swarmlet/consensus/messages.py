@@ -16,8 +16,8 @@ from swarmlet.consensus.entries import Entry
 #: new one, and a release that speaks both.
 PROTOCOL: Final = 1
 
-#: Longest frame accepted. A batch of entries is cut at about 1 MiB, and one entry holds at most a batch
-#: of 1 MiB of proposals and one more of that size.
+#: Longest frame accepted. A batch of entries is cut at about 1 MiB, and an entry holds at most
+#: a batch of 1 MiB of proposals and one more of that size.
 MAX_FRAME_BYTES: Final = 8 << 20
 
 _PREFIX: Final = struct.Struct(">BI")
@@ -32,7 +32,7 @@ class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, tag_field
 
 
 class Append(_Message, frozen=True, tag="append"):
-    """Leader: entries after (prev_index, prev_term). ``sent`` is the leader's clock, echoed in the ack."""
+    """Leader: entries after (prev_index, prev_term). ``sent`` is its clock, echoed in the ack."""
 
     term: int
     commit: int
@@ -43,7 +43,7 @@ class Append(_Message, frozen=True, tag="append"):
 
 
 class Ack(_Message, frozen=True, tag="ack"):
-    """Follower: ``next_index`` is what it wants next; ``matched`` says all before it is the leader's."""
+    """Follower: ``next_index`` comes next; ``matched`` says that all before it is the leader's."""
 
     term: int
     next_index: int
@@ -101,7 +101,7 @@ class PreVote(_Message, frozen=True, tag="pre-vote"):
 
 
 class PreVoteReply(_Message, frozen=True, tag="pre-vote-reply"):
-    """``granted`` for ``term``; ``current`` lets a candidate that is behind catch up with the term."""
+    """``granted`` for ``term``; ``current`` lets a candidate that is behind catch up."""
 
     term: int
     granted: bool
@@ -109,7 +109,7 @@ class PreVoteReply(_Message, frozen=True, tag="pre-vote-reply"):
 
 
 class VoteRequest(_Message, frozen=True, tag="vote"):
-    """``transfer``: the old leader asked for this election, so a leader's being alive is no reason to refuse."""
+    """``transfer``: the old leader asked for this, so that it is alive is no reason to refuse."""
 
     term: int
     last_index: int

@@ -24,7 +24,7 @@ from swarmlet.consensus.messages import (
 
 Dial = Callable[[str], Awaitable[Stream]]
 
-#: Bytes that may wait for one stream. Raft's own windows keep below it; beyond it, frames are dropped.
+#: Bytes that may wait for one stream. Raft's own windows keep below it; beyond, frames are lost.
 OUTBOX_BYTES: Final = 32 << 20
 
 #: A dialer pings that often; a stream that is silent for ``SILENCE`` is given up. TCP alone would

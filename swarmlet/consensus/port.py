@@ -45,7 +45,7 @@ class ProposalId(NamedTuple):
 class Applied(msgspec.Struct, frozen=True):
     """A committed proposal: its Raft index and what the state machine answered."""
 
-    index: int  # type: ignore[assignment]  # tuple has a method of that name; nobody calls it
+    index: int
     value: bytes
 
 
@@ -121,7 +121,7 @@ class Consensus(Protocol):
         ...
 
     def members(self) -> list[MemberStatus]:
-        """The configuration in force, learners included."""
+        """Return the configuration in force, learners included."""
         ...
 
     async def add_member(self, member: str) -> None:

@@ -82,6 +82,6 @@ class Progress:
             self.transfer = None
 
     def lost(self) -> None:
-        """What was under way is gone: a new connection, or the follower asks for something else."""
+        """Forget what was under way: a new connection, or the follower asks for something else."""
         self._flight.clear()
         self._bytes = 0

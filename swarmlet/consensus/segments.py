@@ -1,9 +1,9 @@
 """The log on disk: numbered segments of frames, one frame a sync.
 
 A frame is written only after the one before it was synced. So a bad frame with a good one behind it
-was damaged *after* it had been promised durable (Damaged), while a bad frame at the very end is what
-a crash in the middle of a write leaves behind (dropped: nobody was told it is there). No file is
-ever appended to by a second process: each start opens a new segment, whose header says how many
+was damaged *after* it had been promised durable (Damaged), while a bad frame at the very end is
+what a crash in the middle of a write leaves behind (dropped: nobody was told it is there). No file
+is ever appended to by a second process: each start opens a new segment, whose header says how many
 frames of its predecessor count. That keeps nonces unique and makes a lost tail visible.
 """
 
@@ -195,7 +195,7 @@ class SegmentWriter:
         self.bytes_written += len(data)
 
     def rotate(self, records: list[Record], *, drop_to: int) -> None:
-        """Begin a new segment with ``records``, then drop old ones whose entries are all <= ``drop_to``.
+        """Begin a new segment with ``records``; drop old ones with no entry beyond ``drop_to``.
 
         Only a prefix may go: what a later segment cuts must not come back to life.
         """

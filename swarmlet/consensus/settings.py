@@ -8,8 +8,8 @@ import msgspec
 class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds, sizes in bytes. Every member of a cluster should have the same."""
 
-    #: A member that heard no leader for between ``election_min`` and ``election_max`` asks whether it
-    #: may campaign. The minimum must be several heartbeats; the spread must exceed a round trip.
+    #: A member that heard no leader for between ``election_min`` and ``election_max`` asks whether
+    #: it may campaign. The minimum must be several heartbeats; the spread must exceed a round trip.
     election_min: float = 0.5
     election_max: float = 1.0
     #: A leader that no majority answered for this long steps down. At most ``election_max``: longer
@@ -26,11 +26,12 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_bytes: int = 8 << 20
     #: Proposals that share one entry; more makes the largest entry (and so one sync) too big.
     max_batch: int = 200
-    #: Answer read barriers from a lease. Off: it trusts that clocks run at one rate, also in paused VMs.
+    #: Answer read barriers from a lease. Off: it trusts that clocks run at one rate, even in
+    #: paused virtual machines.
     lease_reads: bool = False
 
     def problems(self) -> list[str]:
-        """What is wrong with these settings; empty if nothing is."""
+        """Return what is wrong with these settings."""
         found = []
         if not 0 < self.election_min < self.election_max:
             found.append("election_min must be above 0 and below election_max")

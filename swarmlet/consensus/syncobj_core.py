@@ -1,9 +1,9 @@
 """The cured core: a filter around PySyncObj, and what it lacks. Sans-IO.
 
-A driver calls ``deliver(...)*``, then ``round(now)``; it sends ``now``, runs ``jobs`` (blocking disk
-work, in order, in a thread), sends ``later``, and only then starts the next round. A leader's entries
-are among ``now``: replication runs beside its own sync. Everything else waits for the disk, and no
-entry counts as this member's own vote for committing before the round after its sync.
+A driver calls ``deliver(...)*``, then ``round(now)``; it sends ``now``, runs ``jobs`` (blocking
+disk work, in order, in a thread), sends ``later``, and only then starts the next round. A leader's
+entries are among ``now``: replication runs beside its own sync. Everything else waits for the disk,
+and no entry counts as this member's own vote for committing before the round after its sync.
 
 docs/adr/0001-raft-on-pysyncobj.md says why it is built so; each cure has a test in
 tests/sim/test_holes.py that fails against the stock library.
@@ -21,13 +21,13 @@ from swarmlet.consensus.entries import (
     MEMBERSHIP,
     REGULAR,
     Entry,
+    Proposal,
     check_readable,
     decode_members,
     decode_proposals,
     encode_members,
     encode_proposals,
 )
-from swarmlet.consensus.entries import Proposal as Proposal
 from swarmlet.consensus.matching import fit
 from swarmlet.consensus.messages import (
     Ack,
@@ -62,7 +62,8 @@ from swarmlet.consensus.syncobj_seam import FOLLOWER, LEADER, Peer, Raw, SeamedS
 from swarmlet.consensus.wal import Configuration, Mark, Wal
 from swarmlet.errors import Damaged
 
-#: Proposals applied in one round; then the loop gets its turn (a follower may have 100,000 to catch up).
+#: Proposals applied in one round; then the loop gets its turn: a follower may have
+#: 100,000 to catch up.
 APPLY_AT_ONCE: Final = 500
 
 #: Entries a learner may lack when it gets its vote.
@@ -236,7 +237,7 @@ class RaftCore(SeamedSyncObj):
 
     @property
     def may_change(self) -> bool:
-        """Whether a membership change may begin: the last one, and something of this term, committed."""
+        """Whether a membership change may begin: the last one and this term's no-op committed."""
         return (
             self.role == LEADER
             and self.no_op_index is not None
@@ -260,7 +261,7 @@ class RaftCore(SeamedSyncObj):
     # -- what the driver says
 
     def set_reachable(self, member: str, *, up: bool) -> None:
-        """A stream to ``member`` came up, or the last one went down; what was on the old one is lost."""
+        """A stream came up, or the last one went down: what was on the old one is lost."""
         peer = Peer(member)
         (self.reachable.add if up else self.reachable.discard)(peer)
         if peer in self._progress:
@@ -323,7 +324,7 @@ class RaftCore(SeamedSyncObj):
         )
 
     def heartbeats(self, now: float) -> list[Outgoing]:
-        """What to send while the disk is slow: alive, nothing else."""
+        """Return what to send while the disk is slow: alive, nothing else."""
         self.set_time(now)
         if self.role != LEADER:
             return []
@@ -386,7 +387,7 @@ class RaftCore(SeamedSyncObj):
         return [*jobs, job] if job is not None else jobs
 
     def _place(self) -> list[Placed]:
-        """Append what was submitted, after the commit rule ran: it must not count before its sync."""
+        """Append what was submitted, after the commit rule: it must not count before its sync."""
         if self._successor is not None and self.role == LEADER:
             return []
         submitted, self._submitted = self._submitted, []
@@ -417,7 +418,7 @@ class RaftCore(SeamedSyncObj):
 
     # -- the state machine: total, deterministic, exactly once
 
-    def apply_committed(self) -> None:  # type: ignore[explicit-override]  # typing has it from 3.12
+    def apply_committed(self) -> None:
         """Apply some of what is committed."""
         budget = APPLY_AT_ONCE
         while self.applied_index < self.commit and budget > 0:
@@ -497,7 +498,7 @@ class RaftCore(SeamedSyncObj):
     # -- membership
 
     def _may_become(self, members: tuple[str, ...]) -> bool:
-        """One change of one member at a time, by a leader whose own term has committed something."""
+        """One change of one member at a time, by a leader that has committed in its own term."""
         difference = set(members) ^ set(self.configuration.members)
         return len(difference) == 1 and self.me in members and self.may_change
 
@@ -581,7 +582,7 @@ class RaftCore(SeamedSyncObj):
     def _emit(self, peer: Peer, message: Message) -> None:
         self._out.append((str(peer.id), message))
 
-    def emit_raw(self, peer: Peer, raw: Raw) -> None:  # type: ignore[explicit-override]  # typing has it from 3.12
+    def emit_raw(self, peer: Peer, raw: Raw) -> None:
         """Translate the few messages that the library still makes itself."""
         if raw["type"] == "request_vote":
             self._votes = {self._me}
@@ -593,7 +594,7 @@ class RaftCore(SeamedSyncObj):
             self._emit(peer, VoteGranted(raw["term"]))
         # its acknowledgements carry no term and claim too much: see _on_append
 
-    def replicate_all(self) -> None:  # type: ignore[explicit-override]  # typing has it from 3.12
+    def replicate_all(self) -> None:
         """Heartbeat: everybody gets something."""
         self.heartbeat_due = self.now + self.settings.heartbeat
         for progress in self._progress.values():

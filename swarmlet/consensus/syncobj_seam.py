@@ -64,7 +64,7 @@ pysyncobj.syncobj.pickle = _NoPickle
 class Peer(Node):  # type: ignore[misc]  # the library has no types
     """A member, hashed alike in every process: sets of nodes must iterate in the same order."""
 
-    def __hash__(self) -> int:  # type: ignore[explicit-override]  # typing has it from 3.12
+    def __hash__(self) -> int:
         return zlib.crc32(str(self.id).encode())
 
 
