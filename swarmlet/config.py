@@ -32,7 +32,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Configured(msgspec.Struct, frozen=True):
-    """Settings, and where each came from: ``flag``, ``environment``, the file's path, ``default``."""
+    """Settings, and where each came from: ``flag``, ``environment``, a file's path, ``default``."""
 
     config: DaemonConfig
     sources: dict[str, str]
@@ -47,7 +47,7 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], file: Path) ->
         (str(file), _read(file, known)),
         (
             "environment",
-            {k: env[ENV_PREFIX + k.upper()] for k in known if ENV_PREFIX + k.upper() in env},
+            {k: v for k in known if (v := env.get(ENV_PREFIX + k.upper())) is not None},
         ),
         ("flag", {k: v for k, v in flags.items() if v is not None}),
     )

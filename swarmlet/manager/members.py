@@ -194,8 +194,9 @@ class Members:
             raise FailedPrecondition(f"rpc error: code = FailedPrecondition desc = {refusal}")
 
     def reachable(self) -> set[str]:
-        """Managers that the leader hears."""
-        return {m.id for m in self._consensus.members() if m.reachable}
+        """Managers whose agents the leader hears: every manager knows that, not only the leader."""
+        nodes = self._replica.view.nodes()
+        return {node.id for node in nodes if node.status.state is NodeState.READY}
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""

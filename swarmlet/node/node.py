@@ -173,14 +173,13 @@ class Node:
         return manager.proposer.no_quorum().message
 
     def manager_health(self) -> dict[str, ManagerHealth]:
-        """Managers by node identifier; only the leader knows whether the others are reachable."""
+        """Managers by node identifier."""
         manager = self._manager()
-        leadership = manager.member.leadership
+        leader, reachable = manager.member.leadership.leader, manager.members.reachable()
         return {
-            status.id: ManagerHealth(
-                leader=status.id == leadership.leader, reachable=status.reachable
-            )
+            status.id: ManagerHealth(leader=status.id == leader, reachable=status.id in reachable)
             for status in manager.member.members()
+            if status.voter
         }
 
     async def barrier(self) -> None:
