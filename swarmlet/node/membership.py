@@ -102,8 +102,9 @@ class Membership:
     async def settled(self) -> None:
         """Wait until the leader has welcomed this node and, on a manager, its member votes."""
         await self.welcomed.wait()
-        while self.manager is not None and not self.manager.ready():
-            await trio.sleep(SETTLE_CHECK)  # noqa: ASYNC110 - Raft's configuration has no event
+        # Raft's configuration has no event to wait for, and this happens once in a node's life.
+        while self.manager is not None and not self.manager.ready():  # noqa: ASYNC110
+            await trio.sleep(SETTLE_CHECK)
 
     async def resign(self) -> None:
         """Take this manager out of Raft, so that the others keep their quorum."""
@@ -253,14 +254,7 @@ class Membership:
         """Get a fresh certificate (with a fresh key) for the role that the cluster gives."""
         key = ca.new_key()
         request = AskRenew(csr=ca.signing_request(key))
-        while True:
-            try:
-                answer = await self._port.call_any(self._all_manager_addrs(), request)
-                break
-            except SwarmletError as exc:
-                log.warning("certificate-not-renewed", reason=exc.message)
-                await trio.sleep(RENEWAL_RETRY)
-        assert isinstance(answer, Renewed)
+        answer = await self._ask_until_answered(request)
         self.identity = Identity(
             node_id=self.identity.node_id,
             role=answer.role,
@@ -273,5 +267,15 @@ class Membership:
         self._port.reload()
         log.info("certificate-renewed", role=answer.role)
 
-    def _all_manager_addrs(self) -> list[str]:
-        return [peer.addr for peer in self.file.managers]
+    async def _ask_until_answered(self, request: AskRenew) -> Renewed:
+        while True:
+            try:
+                answer = await self._port.call_any(
+                    [peer.addr for peer in self.file.managers], request
+                )
+            except SwarmletError as exc:
+                log.warning("certificate-not-renewed", reason=exc.message)
+                await trio.sleep(RENEWAL_RETRY)
+            else:
+                assert isinstance(answer, Renewed)
+                return answer
