@@ -80,6 +80,9 @@ def _remove_network(site: Site) -> None:
 
 def _remove_cgroups(site: Site) -> None:
     left = cgroups.remove(site.cgroup)
+    if left:  # somebody moved in after all were killed: what `up` was starting when it was stopped
+        cgroups.kill(site.cgroup)
+        left = cgroups.remove(site.cgroup)
     if left:
         raise FailedPrecondition(f"cgroups are still there: {', '.join(map(str, left))}")
     cgroups.remove_if_empty(CGROUP_ROOT)

@@ -6,11 +6,8 @@ with Playground.up(name="trial", managers=3, workers=2) as playground:
 """
 
 import os
-import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +16,11 @@ from typing import Final, Literal, TypeVar
 
 import msgspec
 
-import swarmlet
 from swarmlet.client import Client
 from swarmlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from swarmlet.playground import (
     addresses,
+    boot,
     cgroups,
     cleanup,
     cluster,
@@ -41,23 +38,20 @@ from swarmlet.playground.records import HostRecord, Record
 #: Where data goes when not to /var/lib: a larger or faster disk.
 DATA_VARIABLE: Final = "SWARMLET_PLAYGROUND_DIR"
 
-#: Seconds for an engine to answer. 1 to 4 s on a quiet machine, with five starting at once on two
-#: busy cores ten times that has been seen.
-ENGINE_WITHIN: Final = 90.0
-
-#: Seconds for swarmletd to answer its first ping.
-DAEMON_WITHIN: Final = 60.0
-
 #: Seconds for swarmletd to end after SIGTERM: it drains its calls first.
 STOP_WITHIN: Final = 30.0
 
-#: A freshly launched program writes its pid file within milliseconds; past this it never will.
-PIDFILE_WITHIN: Final = 10.0
-
-DAEMON: Final = (sys.executable, "-m", "swarmlet", "daemon")
-
 T = TypeVar("T")
 State = Literal["running", "daemon stopped", "engine stopped", "off"]
+
+
+class HostIsOff(FailedPrecondition):
+    """Nothing can be done on a host without power."""
+
+    code = "playground-host-off"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"host {name} is off", advice=f"boot it: swarmlet playground start {name}")
 
 
 class HostStatus(msgspec.Struct, frozen=True):
@@ -84,7 +78,7 @@ class Wish(msgspec.Struct, frozen=True):
     #: Form a cluster out of the hosts.
     init: bool = True
     #: The program that is the daemon, None for engines only. Tests put a fake here.
-    daemon: tuple[str, ...] | None = DAEMON
+    daemon: tuple[str, ...] | None = boot.DAEMON
     engine: str = "dockerd"
     engine_args: tuple[str, ...] = ()
 
@@ -159,7 +153,7 @@ class Playground:
             self.site.run_dir.mkdir(parents=True)
             self.site.resolv_conf.write_text("nameserver 127.0.0.1\n")
             for host in self.record.hosts:
-                self._plug_in(host)
+                boot.plug_in(self.site, self.record, host)
         with self.progress.step(f"started {len(names)} Docker Engines"):
             self._each(names, self._start_engine)
         self._load_busybox(names)
@@ -210,6 +204,12 @@ class Playground:
         """Return a client of a host's API."""
         return Client(self._find(host)[1].socket)
 
+    def _start_engine(self, name: str) -> None:
+        boot.start_engine(self.site, self.record, self._find(name)[1])
+
+    def _start_daemon(self, name: str) -> None:
+        boot.start_daemon(self.site, self.record, self._find(name)[0])
+
     def _find(self, name: str) -> tuple[HostRecord, Spot]:
         for host in self.record.hosts:
             if host.name == name:
@@ -235,9 +235,8 @@ class Playground:
             self._start_missing(name)
             return
         cgroups.kill(spot.cgroup)  # a shell that `exec` started may be left
-        self._unplug(spot)
-        shutil.rmtree(spot.run_dir, ignore_errors=True)  # as /run is empty after a boot
-        self._plug_in(host)
+        boot.wipe_volatile(spot)
+        boot.plug_in(self.site, self.record, host)
         self._start_engine(name)
         if self.record.daemon is not None:
             self._start_daemon(name)
@@ -261,7 +260,7 @@ class Playground:
                 f"no daemon runs on {name}", advice=f"swarmlet playground start-daemon {name}"
             )
         os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
-        gone = _wait(STOP_WITHIN, lambda: self.host(name).daemon_pid is None)
+        gone = boot.wait(STOP_WITHIN, lambda: self.host(name).daemon_pid is None)
         if not gone:
             raise FailedPrecondition(
                 f"the daemon of {name} did not end within {STOP_WITHIN:g} s of SIGTERM",
@@ -270,18 +269,16 @@ class Playground:
 
     def start_daemon(self, name: str) -> None:
         """Start swarmletd only."""
+        now = self.host(name)
         if self.record.daemon is None:
             raise FailedPrecondition(
                 f"playground {self.site.name} was made without daemons",
                 advice="make another: swarmlet playground up --name NAME",
             )
-        now = self.host(name)
         if now.daemon_pid is not None:
             raise FailedPrecondition(f"the daemon of {name} runs already (pid {now.daemon_pid})")
         if now.engine_pid is None:
-            raise FailedPrecondition(
-                f"host {name} is off", advice=f"boot it: swarmlet playground start {name}"
-            )
+            raise HostIsOff(name)
         self._start_daemon(name)
 
     # -- network ---------------------------------------------------------------------------------
@@ -295,9 +292,7 @@ class Playground:
         """Plug a host's cable in again; without a name, all cables, and end a partition."""
         if name is not None:
             if self.host(name).state == "off":
-                raise FailedPrecondition(
-                    f"host {name} is off", advice=f"boot it: swarmlet playground start {name}"
-                )
+                raise HostIsOff(name)
             machine.run(["ip", "link", "set", self._find(name)[1].cable, "up"])
             return
         machine.run_quietly(["nft", "delete", "table", "bridge", self.site.filter_table])
@@ -323,8 +318,10 @@ class Playground:
     # -- use -------------------------------------------------------------------------------------
 
     def command_on(self, name: str, command: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-        """Return arguments and environment that run a command on a host."""
+        """Return arguments and environment that run a command on a host that is on."""
         _, spot = self._find(name)
+        if self.host(name).state == "off":
+            raise HostIsOff(name)
         procs = cgroups.make(spot.processes_cgroup) / "cgroup.procs"
         socket = spot.engine_socket if self.record.daemon is None else spot.socket
         address = f"unix://{socket}"
@@ -360,72 +357,6 @@ class Playground:
     def down(self) -> None:
         """Take the playground down, with all its data."""
         cleanup.destroy(self.site)
-
-    # -- parts -----------------------------------------------------------------------------------
-
-    def _plug_in(self, host: HostRecord) -> None:
-        spot = self.site.spot(host.name)
-        for command in commands.plug_in(self.site, spot, host.address, self.record.gateway):
-            machine.run(command)
-
-    def _unplug(self, spot: Spot) -> None:
-        machine.run_quietly(["ip", "link", "del", spot.cable])
-        machine.run_quietly(["ip", "netns", "del", spot.netns])
-
-    def _start_engine(self, name: str) -> None:
-        _, spot = self._find(name)
-        for folder in (spot.run_dir, spot.data_dir):
-            folder.mkdir(parents=True, exist_ok=True)
-        for stale in ("docker.pid", "docker.sock", "exec/containerd/containerd.pid"):
-            (spot.run_dir / stale).unlink(missing_ok=True)
-        (spot.run_dir / "daemon.json").write_text("{}\n")
-        environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root"}
-        self._launch(spot, commands.engine(self.record, spot), environ, log=spot.engine_log,
-                     pidfile=spot.engine_pidfile)  # fmt: skip
-        self._await_answer(spot, spot.engine_socket, spot.engine_pidfile, spot.engine_log,
-                           what="Docker Engine", within=ENGINE_WITHIN)  # fmt: skip
-
-    def _start_daemon(self, name: str) -> None:
-        host, spot = self._find(name)
-        spot.state_dir.mkdir(parents=True, exist_ok=True)
-        spot.socket.unlink(missing_ok=True)
-        program = self.record.daemon or DAEMON
-        self._launch(spot, commands.daemon(program, spot, host.address), _daemon_environ(),
-                     log=spot.log, pidfile=spot.daemon_pidfile)  # fmt: skip
-        self._await_answer(spot, spot.socket, spot.daemon_pidfile, spot.log,
-                           what="daemon", within=DAEMON_WITHIN)  # fmt: skip
-
-    def _launch(
-        self,
-        spot: Spot,
-        command: Sequence[str],
-        environ: dict[str, str],
-        *,
-        log: Path,
-        pidfile: Path,
-    ) -> None:
-        pidfile.unlink(missing_ok=True)
-        procs = cgroups.make(spot.processes_cgroup) / "cgroup.procs"
-        argv = commands.inside(self.site, spot, command, procs=procs, pidfile=pidfile)
-        machine.launch(argv, log=log, env=environ, cwd=spot.data_dir)
-
-    def _await_answer(
-        self, spot: Spot, socket: Path, pidfile: Path, log: Path, *, what: str, within: float
-    ) -> None:
-        started = time.monotonic()
-
-        def settled() -> bool:
-            alive = machine.pid_in(pidfile, cgroups.members(spot.processes_cgroup))
-            patience = time.monotonic() - started < PIDFILE_WITHIN and not pidfile.exists()
-            return engines.answers(socket) or (alive is None and not patience)
-
-        _wait(within, settled)
-        if not engines.answers(socket):
-            raise FailedPrecondition(
-                f"the {what} of {spot.name} does not answer on {socket}; its log ends with\n"
-                f"{machine.tail(log)}",
-                advice=f"the whole log is {log}, unless the playground was taken down",
-            )
 
     def _each(self, names: Sequence[str], act: Callable[[str], T]) -> list[T]:
         """Do the same on several hosts at once; the first failure is raised when all ended."""
@@ -474,25 +405,4 @@ def _state(engine: int | None, daemon: int | None, *, daemon_wanted: bool) -> St
     return "daemon stopped" if daemon is None and daemon_wanted else "running"
 
 
-def _daemon_environ() -> dict[str, str]:
-    """Return the daemon's environment: ours, with the code that started the playground first."""
-    inherited = {
-        key: value
-        for key, value in os.environ.items()
-        if key not in {"DOCKER_HOST", "SWARMLET_HOST", "NOTIFY_SOCKET", "WATCHDOG_USEC"}
-    }
-    package = Path(swarmlet.__file__ or "").parents[1]
-    path = [str(package), *filter(None, [inherited.get("PYTHONPATH")])]
-    return inherited | {"PYTHONPATH": os.pathsep.join(path), "PYTHONUNBUFFERED": "1"}
-
-
-def _wait(seconds: float, done: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True
-
-
-__all__ = ["DAEMON", "HostStatus", "Playground", "Wish", "default_roots"]
+__all__ = ["HostIsOff", "HostStatus", "Playground", "Wish", "default_roots"]
