@@ -17,7 +17,7 @@ from swarmlet.errors import SwarmletError, Unavailable
 #: Where the daemon listens unless told otherwise.
 DEFAULT_SOCKET: Final = Path("/run/swarmlet/swarmlet.sock")
 
-#: Seconds for an answer. Writes without a quorum fail within 2 s at the daemon; joining may take longer.
+#: Seconds for an answer. Writes without a quorum fail within 2 s; joining may take longer.
 TIMEOUT: Final = 60.0
 
 Json = Any  # what json.loads returns; callers know the shape from the Engine API
@@ -31,7 +31,7 @@ class DaemonUnreachable(Unavailable):
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
             f"cannot reach the swarmlet daemon on {path}: {reason}",
-            advice="start it (systemctl start swarmletd, or swarmlet daemon), or name its socket with -H",
+            advice="start it (systemctl start swarmletd), or name its socket with -H",
         )
 
 

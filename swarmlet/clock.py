@@ -1,6 +1,6 @@
 """Time and randomness as arguments: what decision code is handed instead of reading them itself."""
 
-import datetime
+import datetime as dt
 import random
 from typing import NewType, Protocol
 
@@ -38,8 +38,8 @@ class Rng(Protocol):
 
 def wall_clock() -> Instant:
     """Return the real time: the one place that reads it."""
-    now = datetime.datetime.now(datetime.UTC)
-    epoch = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
+    epoch = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
     delta = now - epoch
     micros = (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
     return Instant(micros * 1_000)

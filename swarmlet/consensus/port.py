@@ -1,7 +1,7 @@
-"""Consensus as the rest of swarmlet sees it: propose bytes, read after a barrier, change members.
+"""Consensus as the rest of swarmlet sees it: propose bytes, read after a barrier, members.
 
-The implementation is :mod:`swarmlet.consensus.syncobj`; the daemon alone chooses it. Bytes in, bytes
-out: what a command means is the state machine's business.
+The implementation is :mod:`swarmlet.consensus.syncobj`; the daemon alone chooses it. Bytes in,
+bytes out: what a command means is the state machine's business.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -42,7 +42,7 @@ class ProposalId(NamedTuple):
     floor: int
 
 
-class Applied(NamedTuple):
+class Applied(msgspec.Struct, frozen=True):
     """A committed proposal: its Raft index and what the state machine answered."""
 
     index: int
@@ -58,7 +58,10 @@ class Leadership(msgspec.Struct, frozen=True):
 
 
 class MemberStatus(msgspec.Struct, frozen=True):
-    """One member as the local one sees it; ``lag`` (entries) and ``reachable`` mean much on a leader only."""
+    """One member as the local one sees it.
+
+    ``lag`` (entries) and ``reachable`` mean something on a leader only.
+    """
 
     id: str
     voter: bool
@@ -74,7 +77,7 @@ class StateMachine(Protocol):
         ...
 
     def snapshot(self) -> Callable[[], bytes]:
-        """Freeze the state now (cheap: a shallow copy); the returned call encodes it, in a thread."""
+        """Freeze the state now (cheap: a shallow copy); the result encodes it, in a thread."""
         ...
 
     def load(self, state: bytes) -> None:
@@ -118,7 +121,7 @@ class Consensus(Protocol):
         ...
 
     def members(self) -> list[MemberStatus]:
-        """The configuration in force, learners included."""
+        """Return the configuration in force, learners included."""
         ...
 
     async def add_member(self, member: str) -> None:

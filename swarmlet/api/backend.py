@@ -1,0 +1,115 @@
+"""What the HTTP API needs of the daemon behind it. The daemon implements it; tests fake it."""
+
+from typing import Protocol
+
+import msgspec
+
+from swarmlet.clock import Instant
+from swarmlet.model.specs import Availability, ClusterSpec, Role
+from swarmlet.state.commands import AnyCommand
+from swarmlet.state.store import View
+
+
+class LocalState(msgspec.Struct, frozen=True, kw_only=True):
+    """This node's part in a cluster, as ``/info`` and ``/_ping`` show it.
+
+    ``state`` is ``inactive``, ``pending``, ``active``, ``error`` or ``locked``; ``managers`` are
+    (node identifier, ``host:port``) of the managers that are known.
+    """
+
+    state: str
+    node_id: str = ""
+    node_addr: str = ""
+    role: Role | None = None
+    error: str = ""
+    managers: tuple[tuple[str, str], ...] = ()
+
+
+class ManagerHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """A manager as Raft sees it."""
+
+    leader: bool
+    reachable: bool
+
+
+class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``POST /swarm/init``, validated. Addresses may lack a port; "" means: choose."""
+
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    force_new_cluster: bool = False
+    availability: Availability = Availability.ACTIVE
+    spec: ClusterSpec = ClusterSpec()
+
+
+class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """``POST /swarm/join``, validated."""
+
+    remote_addrs: tuple[str, ...]
+    token: str
+    listen_addr: str = ""
+    advertise_addr: str = ""
+    availability: Availability = Availability.ACTIVE
+
+
+class Backend(Protocol):
+    """The daemon, as its API sees it. Every method may raise SwarmletError."""
+
+    def local(self) -> LocalState:
+        """This node's part in a cluster."""
+        ...
+
+    def now(self) -> Instant:
+        """Wall-clock time."""
+        ...
+
+    def new_id(self) -> str:
+        """A fresh object identifier."""
+        ...
+
+    def view(self) -> View:
+        """This manager's replica, perhaps behind. Raises NotASwarmManager."""
+        ...
+
+    def stale(self) -> str:
+        """Empty while a quorum is heard; else why the replica may be behind, in a user's words."""
+        ...
+
+    async def barrier(self) -> None:
+        """Bring the replica up to now. Raises NoQuorum within 2 s."""
+        ...
+
+    async def propose(self, *commands: AnyCommand) -> None:
+        """Commit commands (on whichever manager leads) and wait until the local replica has them.
+
+        Raises the error of the first refused command, or NoQuorum within 2 s.
+        """
+        ...
+
+    def manager_health(self) -> dict[str, ManagerHealth]:
+        """Managers by node identifier."""
+        ...
+
+    async def init(self, request: InitRequest) -> str:
+        """Form a new cluster of this node; returns its node identifier."""
+        ...
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join a cluster."""
+        ...
+
+    async def leave(self, *, force: bool) -> None:
+        """Leave the cluster."""
+        ...
+
+    async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
+        """Replace join tokens."""
+        ...
+
+    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
+        """Promote or demote; refuses to demote the last manager or one that the quorum needs."""
+        ...
+
+    async def remove_node(self, node_id: str, *, force: bool) -> None:
+        """Forget a node; refuses one that is up, or a manager, as the Engine API does."""
+        ...

@@ -1,0 +1,113 @@
+"""What a zero value in a spec means (swarmkit's api/defaults, Engine API v1.41)."""
+
+from typing import Final
+
+import msgspec
+
+from swarmlet.clock import SECOND, Nanos
+from swarmlet.model.specs import (
+    ClusterSpec,
+    ContainerSpec,
+    EndpointSpec,
+    PortConfig,
+    Replicated,
+    RestartPolicy,
+    ServiceMode,
+    ServiceSpec,
+    TaskSpec,
+)
+
+STOP_GRACE: Final = Nanos(10 * SECOND)
+HISTORY_LIMIT: Final = 5
+HEARTBEAT: Final = Nanos(1 * SECOND)
+CERT_EXPIRY: Final = Nanos(90 * 24 * 3600 * SECOND)
+RESTART_DELAY: Final = Nanos(5 * SECOND)
+MONITOR: Final = Nanos(5 * SECOND)
+
+#: Silence after which a node is suspect (one heartbeat lost, the next one late) and down (design
+#: README: two-step failure detection). Labels of the cluster change them, in seconds.
+SUSPECT_AFTER: Final = Nanos(17 * SECOND // 10)
+DOWN_AFTER: Final = Nanos(33 * SECOND // 10)
+SUSPECT_LABEL: Final = "swarmlet.failure.suspect-after"
+DOWN_LABEL: Final = "swarmlet.failure.down-after"
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """A restart policy with nothing left open. ``attempts`` and ``window`` of 0 mean no limit."""
+
+    condition: str
+    delay: Nanos
+    attempts: int
+    window: Nanos
+
+
+def restart_policy(spec: TaskSpec) -> Restart:
+    """Any end, after 5 s, without limit, unless the spec says otherwise."""
+    policy = spec.restart_policy or RestartPolicy()
+    return Restart(
+        condition=policy.condition or "any",
+        delay=Nanos(RESTART_DELAY if policy.delay is None else policy.delay),
+        attempts=policy.max_attempts or 0,
+        window=Nanos(policy.window or 0),
+    )
+
+
+def stop_grace(container: ContainerSpec) -> Nanos:
+    """How long a container may take from its stop signal to its end."""
+    given = container.stop_grace_period
+    return STOP_GRACE if given is None else Nanos(given)
+
+
+def history_limit(cluster: ClusterSpec) -> int:
+    """How many ended tasks of a slot are kept."""
+    config = cluster.orchestration
+    given = None if config is None else config.task_history_retention_limit
+    return HISTORY_LIMIT if given is None else given
+
+
+def heartbeat(cluster: ClusterSpec) -> Nanos:
+    """Time between two heartbeats of an agent in a small cluster."""
+    given = cluster.dispatcher and cluster.dispatcher.heartbeat_period
+    return Nanos(given) if given else HEARTBEAT
+
+
+def cert_expiry(cluster: ClusterSpec) -> Nanos:
+    """Life of a node certificate."""
+    given = cluster.ca_config and cluster.ca_config.node_cert_expiry
+    return Nanos(given) if given else CERT_EXPIRY
+
+
+def failure_times(cluster: ClusterSpec) -> tuple[Nanos, Nanos]:
+    """Silence after which a node is (suspect, down). Never less than the heartbeat allows.
+
+    One beat may be lost without suspicion, so the periods scale with the heartbeat.
+    """
+    scale = heartbeat(cluster) / HEARTBEAT
+    suspect = _seconds(cluster.labels.get(SUSPECT_LABEL), default=Nanos(int(SUSPECT_AFTER * scale)))
+    down = _seconds(cluster.labels.get(DOWN_LABEL), default=Nanos(int(DOWN_AFTER * scale)))
+    return suspect, max(suspect, down)
+
+
+def _seconds(text: str | None, *, default: Nanos) -> Nanos:
+    if text is None:
+        return default
+    return Nanos(int(float(text) * SECOND))  # validated when the label was set
+
+
+def normalized(spec: ServiceSpec) -> ServiceSpec:
+    """Fill what every reader needs to see: replica count, and protocol and mode of each port."""
+    mode = spec.mode
+    if not (mode.global_ or mode.replicated_job or mode.global_job):
+        mode = ServiceMode(replicated=Replicated(replicas=spec.replicas))
+    endpoint = spec.endpoint_spec
+    if endpoint is not None:
+        endpoint = EndpointSpec(
+            mode=endpoint.mode or "vip", ports=tuple(_full_port(port) for port in endpoint.ports)
+        )
+    return msgspec.structs.replace(spec, mode=mode, endpoint_spec=endpoint)
+
+
+def _full_port(port: PortConfig) -> PortConfig:
+    return msgspec.structs.replace(
+        port, protocol=port.protocol or "tcp", publish_mode=port.publish_mode or "ingress"
+    )

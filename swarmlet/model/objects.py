@@ -1,0 +1,241 @@
+"""What the cluster stores. Immutable; changed only by :mod:`swarmlet.state.fsm`.
+
+Each object carries ``version``: the Raft index that wrote it (``Version.Index`` of the Engine API).
+"""
+
+import enum
+from typing import Final
+
+import msgspec
+
+from swarmlet.clock import Instant
+from swarmlet.model.specs import (
+    Availability,
+    ClusterSpec,
+    Labels,
+    NodeSpec,
+    Platform,
+    PortConfig,
+    Resources,
+    Role,
+    ServiceSpec,
+    TaskSpec,
+)
+
+
+class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """Base of everything in the store. Times are nanoseconds since the epoch, UTC."""
+
+    id: str
+    version: int = 0
+    created_at: Instant = Instant(0)
+    updated_at: Instant = Instant(0)
+
+
+class TaskState(enum.IntEnum):
+    """Life of a task. Observed states only grow; the numbers are swarmkit's, with room between.
+
+    Managers move a task to ASSIGNED, its agent from there on. REMOVE and ORPHANED are never
+    observed on a node: REMOVE is desired only, ORPHANED says that its node is gone for good.
+    """
+
+    NEW = 0
+    PENDING = 64
+    ASSIGNED = 192
+    ACCEPTED = 256
+    PREPARING = 320
+    READY = 384
+    STARTING = 448
+    RUNNING = 512
+    COMPLETE = 576
+    SHUTDOWN = 640
+    FAILED = 704
+    REJECTED = 768
+    REMOVE = 800
+    ORPHANED = 832
+
+    @property
+    def ended(self) -> bool:
+        """Whether the task will never run again."""
+        return self > TaskState.RUNNING
+
+    @property
+    def word(self) -> str:
+        """The API's word for it."""
+        return self.name.lower()
+
+
+#: What an agent may be asked for, besides the order to forget a task (REMOVE).
+DESIRED: Final = (TaskState.READY, TaskState.RUNNING, TaskState.SHUTDOWN, TaskState.REMOVE)
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The container of a task, as its engine reports it."""
+
+    container_id: str = ""
+    pid: int = 0
+    exit_code: int | None = None
+    oom_killed: bool = False
+
+
+class TaskStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What was last observed of a task. ``err`` says what went wrong, in a user's words."""
+
+    state: TaskState
+    at: Instant
+    message: str = ""
+    err: str = ""
+    container: ContainerStatus | None = None
+
+
+class Task(Stored, frozen=True, kw_only=True, gc=False):
+    """One attempt to run one slot of a service; never reused: a restart is a new task in the slot.
+
+    ``slot`` counts from 1 for replicated services; it is 0 for global ones, whose slot is the node.
+    ``not_before`` holds a replacement at READY until then (restart delay).
+    """
+
+    service_id: str
+    service_name: str
+    slot: int = 0
+    node_id: str = ""
+    spec: TaskSpec
+    spec_version: int = 0
+    ports: tuple[PortConfig, ...] = ()
+    status: TaskStatus
+    desired: TaskState = TaskState.RUNNING
+    not_before: Instant = Instant(0)
+
+    @property
+    def name(self) -> str:
+        """``service.slot.id``, and ``service.node.id`` for a global service; the container too."""
+        return f"{self.service_name}.{self.slot or self.node_id}.{self.id}"
+
+    @property
+    def slot_key(self) -> tuple[str, int, str]:
+        """What identifies the slot that this task fills: service, number, node of a global one."""
+        return (self.service_id, self.slot, "" if self.slot else self.node_id)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it fills its slot: it has not ended and nobody asked it to."""
+        return self.desired <= TaskState.RUNNING and not self.status.state.ended
+
+
+class UpdateState(enum.StrEnum):
+    """Where the update of a service stands."""
+
+    UPDATING = "updating"
+    PAUSED = "paused"
+    COMPLETED = "completed"
+    ROLLBACK_STARTED = "rollback_started"
+    ROLLBACK_PAUSED = "rollback_paused"
+    ROLLBACK_COMPLETED = "rollback_completed"
+
+
+class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The latest update of a service."""
+
+    state: UpdateState
+    started_at: Instant
+    completed_at: Instant = Instant(0)
+    message: str = ""
+
+
+class Service(Stored, frozen=True, kw_only=True, gc=False):
+    """A service. ``spec_version`` is the index at which its task template or ports last changed.
+
+    A task is up to date when it carries the same ``spec_version``.
+    ``registry_auth`` is the client's ``X-Registry-Auth``, passed on to pulls; "" for none.
+    """
+
+    spec: ServiceSpec
+    spec_version: int = 0
+    previous_spec: ServiceSpec | None = None
+    update_status: UpdateStatus | None = None
+    registry_auth: str = ""
+    previous_registry_auth: str = ""
+
+
+class NodeState(enum.StrEnum):
+    """What managers know of a node's life. DISCONNECTED is the API's word for *suspect*."""
+
+    UNKNOWN = "unknown"
+    DOWN = "down"
+    READY = "ready"
+    DISCONNECTED = "disconnected"
+
+
+class Plugin(msgspec.Struct, frozen=True, gc=False):
+    """A plugin of an engine."""
+
+    type: str
+    name: str
+
+
+class NodeDescription(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What a node says of itself when it connects."""
+
+    hostname: str
+    platform: Platform
+    resources: Resources
+    engine_version: str = ""
+    engine_labels: Labels = msgspec.field(default_factory=dict[str, str])
+    plugins: tuple[Plugin, ...] = ()
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """The life of a node as the leader judges it. ``addr`` is an IP address without a port."""
+
+    state: NodeState = NodeState.UNKNOWN
+    message: str = ""
+    addr: str = ""
+    since: Instant = Instant(0)
+
+
+class Node(Stored, frozen=True, kw_only=True, gc=False):
+    """A machine of the cluster.
+
+    ``spec.role`` is what the operator wants; ``role`` is what its certificate says and what it may
+    do now. ``manager_addr`` is ``host:port`` of its manager listener, "" for a worker.
+    """
+
+    spec: NodeSpec
+    role: Role
+    description: NodeDescription | None = None
+    status: NodeStatus = msgspec.field(default_factory=NodeStatus)
+    manager_addr: str = ""
+
+    @property
+    def hostname(self) -> str:
+        """Its hostname, "" before it first connected."""
+        return self.description.hostname if self.description else ""
+
+    @property
+    def schedulable(self) -> bool:
+        """Whether new tasks may go there."""
+        return (
+            self.status.state is NodeState.READY and self.spec.availability is Availability.ACTIVE
+        )
+
+
+class RootCa(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The cluster's certificate authority: PEM texts. The key never leaves the managers."""
+
+    cert: str
+    key: str
+
+
+class JoinTokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The secrets that let a machine join, in full ``SWMTKN-1-…`` form."""
+
+    worker: str
+    manager: str
+
+
+class Cluster(Stored, frozen=True, kw_only=True, gc=False):
+    """The one cluster object."""
+
+    spec: ClusterSpec
+    root_ca: RootCa
+    tokens: JoinTokens

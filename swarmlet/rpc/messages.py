@@ -1,0 +1,161 @@
+"""What managers and agents say to each other, and the version they agree on.
+
+Every message is one msgpack map in one frame (:mod:`swarmlet.rpc.frames`), tagged by its type.
+Unknown fields are ignored and new ones have defaults, so that neighbouring versions talk; what
+changes a meaning raises ``PROTOCOL``, which is part of the TLS application protocol (ALPN) name.
+"""
+
+import enum
+from typing import Final
+
+import msgspec
+
+from swarmlet.clock import Nanos
+from swarmlet.model.objects import NodeDescription, TaskState, TaskStatus
+from swarmlet.model.specs import PortConfig, Role, TaskSpec
+
+#: Version of the manager-agent protocol.
+PROTOCOL: Final = 1
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Base of all messages."""
+
+
+# What an agent says.
+
+
+class Hello(Message, frozen=True, kw_only=True):
+    """First message of a session."""
+
+    description: NodeDescription
+    swarmlet_version: str
+
+
+class Beat(Message, frozen=True, kw_only=True):
+    """I live. Sent every ``Welcome.heartbeat``."""
+
+
+class Report(Message, frozen=True, kw_only=True):
+    """Statuses of own tasks, oldest first. Repeated after a reconnection until acknowledged."""
+
+    seq: int
+    statuses: tuple[tuple[str, TaskStatus], ...]
+
+
+class GoodbyeReason(enum.StrEnum):
+    """Why an agent ends its session on purpose."""
+
+    SHUTDOWN = "shutdown"  # the host goes down: replace its tasks at once
+    RESTART = "restart"  # only the daemon stops: its containers go on, wait for it
+    LEAVE = "leave"  # the node leaves the cluster
+
+
+class Goodbye(Message, frozen=True, kw_only=True):
+    """Last message of a session that ends on purpose."""
+
+    reason: GoodbyeReason
+
+
+# What a manager says.
+
+
+class Peer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A manager: its node identifier and ``host:port``."""
+
+    id: str
+    addr: str
+
+
+class Redirect(Message, frozen=True, kw_only=True):
+    """Not the leader: go there. ``leader`` is None while there is none."""
+
+    leader: Peer | None
+    managers: tuple[Peer, ...]
+
+
+class Refused(Message, frozen=True, kw_only=True):
+    """The session cannot be: the node was removed from the cluster, or speaks another protocol."""
+
+    code: str
+    message: str
+
+
+class Welcome(Message, frozen=True, kw_only=True):
+    """The session stands. A full :class:`Assignments` follows."""
+
+    heartbeat: Nanos
+    managers: tuple[Peer, ...]
+    role: Role
+
+
+class Settings(Message, frozen=True, kw_only=True):
+    """Something that :class:`Welcome` said has changed. ``role`` is what the node shall become."""
+
+    heartbeat: Nanos
+    managers: tuple[Peer, ...]
+    role: Role
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One task for this node. Immutable but for ``desired``.
+
+    ``state`` is the last one that the managers know, so that an agent without memory can go on.
+    """
+
+    task_id: str
+    service_id: str
+    service_name: str
+    slot: int
+    node_id: str
+    spec: TaskSpec
+    desired: TaskState
+    state: TaskState
+    ports: tuple[PortConfig, ...] = ()
+    registry_auth: str = ""
+
+    @property
+    def name(self) -> str:
+        """The container's name, see :attr:`swarmlet.model.objects.Task.name`."""
+        return f"{self.service_name}.{self.slot or self.node_id}.{self.task_id}"
+
+
+class Assignments(Message, frozen=True, kw_only=True):
+    """Tasks of this node. ``full``: these and no others; else these changed and ``gone`` went.
+
+    A task that is gone is stopped and removed.
+    """
+
+    full: bool
+    tasks: tuple[Assignment, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class Acknowledged(Message, frozen=True, kw_only=True):
+    """Reports up to ``seq`` are committed."""
+
+    seq: int
+
+
+class Pulse(Message, frozen=True, kw_only=True):
+    """Answer to :class:`Beat`, so that an agent notices a manager that is gone."""
+
+
+class ProbeRequest(Message, frozen=True, kw_only=True):
+    """Does that node answer you? Asked of others before a silent node is declared down."""
+
+    seq: int
+    addr: str
+
+
+class ProbeAnswer(Message, frozen=True, kw_only=True):
+    """Whether a probed node answered (sent by the agent)."""
+
+    seq: int
+    heard: bool
+
+
+FromAgent = Hello | Beat | Report | Goodbye | ProbeAnswer
+FromManager = (
+    Redirect | Refused | Welcome | Settings | Assignments | Acknowledged | Pulse | ProbeRequest
+)

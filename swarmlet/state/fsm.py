@@ -1,0 +1,249 @@
+"""The replicated state machine: ``apply`` one batch of commands to the store.
+
+Deterministic and total: no clock, no randomness, no I/O, and no exception for any command that
+decodes; what does not fit is refused with a reason, and changes nothing. Every replica that applied
+the same log holds the same bytes (tests/property).
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from swarmlet.clock import Instant
+from swarmlet.errors import AlreadyExists, NotFound, OutOfSequence
+from swarmlet.model.objects import Service, Stored, Task, TaskState, TaskStatus
+from swarmlet.state.commands import (
+    AnyCommand,
+    Batch,
+    ChangeNodes,
+    ChangeTasks,
+    CreateTasks,
+    DeleteNode,
+    DeleteService,
+    DeleteTasks,
+    NewTask,
+    Outcome,
+    PutCluster,
+    PutNode,
+    PutService,
+    Refusal,
+    ReportTasks,
+    SetUpdateStatus,
+    TaskChange,
+)
+from swarmlet.state.store import Store
+
+_STALE: Final = Refusal(OutOfSequence.code, OutOfSequence().message)
+
+
+def apply(store: Store, batch: Batch, index: int) -> list[Outcome]:
+    """Apply the commands of one log entry in order. Returns an outcome for each."""
+    store.index = index
+    return [_HANDLERS[type(command)](store, command, batch.at) for command in batch.commands]
+
+
+def _stamped(store: Store, new: msgspec.Struct, old: Stored | None, at: Instant) -> dict[str, Any]:
+    """Fields that every write sets."""
+    created = at if old is None else old.created_at
+    return {"version": store.index, "created_at": created, "updated_at": at}
+
+
+def _fits(old: Stored | None, expect: int) -> bool:
+    return (0 if old is None else old.version) == expect
+
+
+def _put_cluster(store: Store, command: PutCluster, at: Instant) -> Outcome:
+    old = store.cluster
+    if not _fits(old, command.expect):
+        return _STALE
+    store.put_cluster(replace(command.cluster, **_stamped(store, command.cluster, old, at)))
+    return None
+
+
+def _put_node(store: Store, command: PutNode, at: Instant) -> Outcome:
+    old = store.node(command.node.id)
+    if not _fits(old, command.expect):
+        return _STALE
+    store.put_node(replace(command.node, **_stamped(store, command.node, old, at)))
+    return None
+
+
+def _change_nodes(store: Store, command: ChangeNodes, at: Instant) -> Outcome:
+    for change in command.changes:
+        old = store.node(change.id)
+        if old is None:
+            continue
+        fields = {
+            name: value
+            for name in ("status", "description", "role", "manager_addr")
+            if (value := getattr(change, name)) is not None
+        }
+        store.put_node(replace(old, **fields, version=store.index, updated_at=at))
+    return None
+
+
+def _delete_node(store: Store, command: DeleteNode, at: Instant) -> Outcome:
+    old = store.node(command.id)
+    if old is None:
+        return Refusal(NotFound.code, f"node {command.id} not found")
+    if not _fits(old, command.expect):
+        return _STALE
+    store.delete_node(command.id)
+    gone = TaskStatus(state=TaskState.ORPHANED, at=at, message="its node was removed")
+    for task in list(store.tasks_on_node(command.id)):
+        _set(store, task, at, status=_forward(task.status, gone), desired=_at_least_shut(task))
+    return None
+
+
+def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
+    new = command.service
+    old = store.service(new.id)
+    if not _fits(old, command.expect):
+        return _STALE
+    namesake = store.service_named(new.spec.name)
+    if namesake is not None and namesake.id != new.id:
+        return Refusal(
+            AlreadyExists.code,
+            "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
+            f"service {new.spec.name} already exists",
+        )
+    fields = _stamped(store, new, old, at)
+    fields["spec_version"] = store.index if _restarts(old, new) else new.spec_version
+    store.put_service(replace(new, **fields))
+    return None
+
+
+def _restarts(old: Service | None, new: Service) -> bool:
+    """Whether a service's tasks must be replaced: template or published ports differ."""
+    return (
+        old is None
+        or old.spec.task_template != new.spec.task_template
+        or old.spec.ports != new.spec.ports
+    )
+
+
+def _set_update_status(store: Store, command: SetUpdateStatus, at: Instant) -> Outcome:
+    old = store.service(command.id)
+    if old is None or not _fits(old, command.expect):
+        return _STALE
+    store.put_service(
+        replace(old, update_status=command.update_status, version=store.index, updated_at=at)
+    )
+    return None
+
+
+def _delete_service(store: Store, command: DeleteService, at: Instant) -> Outcome:
+    if store.service(command.id) is None:
+        return Refusal(NotFound.code, f"service {command.id} not found")
+    store.delete_service(command.id)
+    for task in list(store.tasks_of_service(command.id)):
+        _set(store, task, at, desired=TaskState.REMOVE)
+    return None
+
+
+def _create_tasks(store: Store, command: CreateTasks, at: Instant) -> Outcome:
+    service = store.service(command.service_id)
+    if service is None or service.spec_version != command.spec_version:
+        return _STALE
+    for new in command.tasks:
+        if store.task(new.id) is None:
+            store.put_task(_task_of(store, service, new, at))
+    return None
+
+
+def _task_of(store: Store, service: Service, new: NewTask, at: Instant) -> Task:
+    return Task(
+        id=new.id,
+        version=store.index,
+        created_at=at,
+        updated_at=at,
+        service_id=service.id,
+        service_name=service.spec.name,
+        slot=new.slot,
+        node_id=new.node_id,
+        spec=service.spec.task_template,
+        spec_version=service.spec_version,
+        ports=service.spec.ports,
+        status=TaskStatus(state=TaskState.PENDING, at=at, message="pending task scheduling"),
+        desired=new.desired,
+        not_before=new.not_before,
+    )
+
+
+def _change_tasks(store: Store, command: ChangeTasks, at: Instant) -> Outcome:
+    for change in command.changes:
+        task = store.task(change.id)
+        if task is not None:
+            _set(store, task, at, **_decided(task, change))
+    return None
+
+
+def _decided(task: Task, change: TaskChange) -> dict[str, Any]:
+    """The fields of a decision that still fit the task."""
+    fields: dict[str, Any] = {}
+    if change.desired is not None and change.desired > task.desired:
+        fields["desired"] = change.desired
+    placed = task.node_id and task.node_id != change.node_id
+    if change.node_id is not None and placed:
+        return fields  # another placement won; the status belongs to this one
+    if change.node_id is not None:
+        fields["node_id"] = change.node_id
+    if change.status is not None:
+        fields["status"] = _forward(task.status, change.status)
+    return fields
+
+
+def _report_tasks(store: Store, command: ReportTasks, at: Instant) -> Outcome:
+    for report in command.reports:
+        task = store.task(report.id)
+        if task is not None and task.node_id == command.node_id:
+            _set(store, task, at, status=_forward(task.status, report.status))
+    return None
+
+
+def _delete_tasks(store: Store, command: DeleteTasks, at: Instant) -> Outcome:
+    del at
+    for task_id in command.ids:
+        if store.task(task_id) is not None:
+            store.delete_task(task_id)
+    return None
+
+
+def _forward(old: TaskStatus, new: TaskStatus) -> TaskStatus:
+    """The later of two statuses: states only grow; in one state the newer report counts.
+
+    A container that was once reported stays known, so that its logs can be found.
+    """
+    if new.state < old.state:
+        return old
+    if new.container is None and old.container is not None:
+        return replace(new, container=old.container)
+    return new
+
+
+def _at_least_shut(task: Task) -> TaskState:
+    return max(task.desired, TaskState.SHUTDOWN)
+
+
+def _set(store: Store, task: Task, at: Instant, **fields: Any) -> None:  # noqa: ANN401 - struct fields
+    """Write a task if anything of it changes."""
+    if all(getattr(task, name) == value for name, value in fields.items()):
+        return
+    store.put_task(replace(task, **fields, version=store.index, updated_at=at))
+
+
+_HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]]] = {
+    PutCluster: _put_cluster,
+    PutNode: _put_node,
+    ChangeNodes: _change_nodes,
+    DeleteNode: _delete_node,
+    PutService: _put_service,
+    SetUpdateStatus: _set_update_status,
+    DeleteService: _delete_service,
+    CreateTasks: _create_tasks,
+    ChangeTasks: _change_tasks,
+    ReportTasks: _report_tasks,
+    DeleteTasks: _delete_tasks,
+}
