@@ -17,7 +17,7 @@ from swarmlet.playground.layout import Roots, Site
 COMMAND_TIMEOUT: Final = 30.0
 
 
-class CommandFailed(SwarmletError):  # noqa: N818 - named like the rest of the tree
+class CommandFailed(SwarmletError):
     """A command that a playground is made with failed."""
 
     code = "playground-command"

@@ -13,8 +13,6 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import override
-
 
 class Handler(BaseHTTPRequestHandler):
     """Serves one fake daemon; a test sets ``nodes``, the server carries its own ``hostname``."""
@@ -59,11 +57,9 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    @override
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
         """Say nothing."""
 
-    @override
     def address_string(self) -> str:
         return "unix"
 

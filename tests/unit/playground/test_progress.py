@@ -5,11 +5,9 @@ import re
 
 import pytest
 from swarmlet.playground.progress import Lines
-from typing_extensions import override
 
 
 class Terminal(io.StringIO):
-    @override
     def isatty(self) -> bool:
         return True
 
