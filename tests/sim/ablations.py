@@ -14,8 +14,6 @@ from swarmlet.consensus.syncobj_core import Placed, RaftCore, Round
 from swarmlet.consensus.syncobj_seam import LEADER, Peer
 from swarmlet.consensus.wal import Configuration, Mark, Wal
 
-RawCore = RaftCore
-
 
 def _cut_always(wal: Wal, commit: int, message: Append) -> Fit:
     """PySyncObj's own rule: what follows the previous entry goes, conflict or not."""
@@ -107,6 +105,14 @@ def _always(_core: RaftCore) -> float:
     return float("inf")
 
 
+_prepare: Final = RaftCore._prepare
+
+
+def _boot_deaf(self: RaftCore, now: float) -> None:
+    _prepare(self, now)
+    self._heard = float("-inf")
+
+
 def _campaign_unasked(self: RaftCore, now: float) -> Round:
     self._may_campaign = True
     return _round(self, now)
@@ -129,6 +135,7 @@ ABLATIONS: Final[dict[str, tuple[object, str, object]]] = {
     "chunk-order": (snapshot.Incoming, "feed", _any_chunk),
     "vote-dedupe": (RaftCore, "_on_vote_granted", _count_twice),
     "durable-vote": (Wal, "setCurrentTerm", _forget_vote),
+    "boot-lease": (RaftCore, "_prepare", _boot_deaf),
     "snapshot-before-log": (RaftCore, "round", _log_before_snapshot),
 }
 

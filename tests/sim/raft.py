@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgpack
-
 from swarmlet.consensus.entries import Entry, Proposal
 from swarmlet.consensus.messages import FrameReader, encode_frame
 from swarmlet.consensus.settings import RaftSettings
 from swarmlet.consensus.snapshot import Taken
 from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+
 from tests.sim.linearizable import Op, is_linearizable
 
 KEY: Final = bytes(range(32))
@@ -289,13 +289,7 @@ class Sim:
         if node is None or node.busy:
             return
         core = node.core
-        while node.inbox:
-            source, raw = node.inbox.popleft()
-            for message in FrameReader().feed(raw):
-                core.deliver(source, message, self.now)
-        while node.proposals:
-            batch, node.proposals = node.proposals[:8], node.proposals[8:]
-            node.tickets[core.propose([p for p, _ in batch])] = [done for _, done in batch]
+        self._feed(node)
         done = core.round(self.now)
         if core.leads:
             self.stats["elections"] += self._ledger.note_leader(core)
@@ -319,6 +313,15 @@ class Sim:
         self.at(delay, self._synced, i, generation)
         for beat in range(1, int(delay / 0.1) + 1):
             self.at(beat * 0.1 - 0.02, self._beat, i, generation)
+
+    def _feed(self, node: Node) -> None:
+        while node.inbox:
+            source, raw = node.inbox.popleft()
+            for message in FrameReader().feed(raw):
+                node.core.deliver(source, message, self.now)
+        while node.proposals:
+            batch, node.proposals = node.proposals[:8], node.proposals[8:]
+            node.tickets[node.core.propose([p for p, _ in batch])] = [done for _, done in batch]
 
     def _synced(self, i: str, generation: int) -> None:
         node = self.node(i, generation)

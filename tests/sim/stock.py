@@ -3,9 +3,11 @@
 Each function returns True when the damage is done. The line numbers are those of its syncobj.py.
 """
 
+import gc
 import logging
 import os
 import random
+import warnings
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -45,6 +47,9 @@ def stock_library() -> Iterator[None]:
         mock.patch.object(logging.getLogger("pysyncobj.syncobj"), "disabled", new=True),
     ):
         yield
+    with warnings.catch_warnings():  # its journals are closed by the garbage collector only
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 class Net:
@@ -320,7 +325,7 @@ def no_fsync(directory: Path) -> bool:
 
 
 def compaction_in_place(directory: Path) -> bool:
-    """deleteEntriesTo rewrites the file: killed in the middle, the tail is gone."""
+    """Compaction rewrites the file in place: killed in the middle, the tail is gone."""
     path = str(directory / "j")
     journal: Any = pysyncobj.journal.FileJournal(path)
     for i in range(1, 101):
@@ -333,11 +338,8 @@ def compaction_in_place(directory: Path) -> bool:
             raise SystemExit
         add(self, *entry)
 
-    with mock.patch.object(pysyncobj.journal.FileJournal, "add", killed):
-        try:
-            journal.deleteEntriesTo(50)
-        except SystemExit:
-            pass
+    with mock.patch.object(pysyncobj.journal.FileJournal, "add", killed), suppress(SystemExit):
+        journal.deleteEntriesTo(50)
     return bool(pysyncobj.journal.FileJournal(path)[-1][1] < 100)
 
 
@@ -374,7 +376,7 @@ def damaged_dump(directory: Path) -> bool:
 
 
 def commit_from_disk(directory: Path) -> bool:
-    """1029: the stored commit index outlives the log's tail; what comes next counts as committed."""
+    """1029: the stored commit index outlives the log's tail; what comes next is applied."""
     journal: Any = pysyncobj.journal.FileJournal(str(directory / "b"))
     for i in range(1, 6):
         journal.add(b"\x01", i, 1)
@@ -490,7 +492,7 @@ def lost_chunk(directory: Path) -> bool:
     del net.queues["a", "b"][3]
     net.forgiven = (IndexError,)
     net.flow("a", "b")
-    return dump.exists() and not fresh.items
+    return dump.exists() and not list(fresh.items)
 
 
 def unknown_version(_: Path) -> bool:
