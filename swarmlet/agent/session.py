@@ -95,11 +95,16 @@ class Reporter:
 class NodeSide(Protocol):
     """What a session needs of its node."""
 
+    @property
+    def listen_port(self) -> int:
+        """Where this node's daemon listens."""
+        ...
+
     async def dial(self, addr: str) -> trio.abc.Stream:
         """Connect to ``host:port`` on the AGENT protocol. Raises ConnectionLost."""
         ...
 
-    async def probe(self, addr: str) -> bool:
+    async def probe(self, node_id: str, addr: str) -> bool:
         """Whether the daemon of another node answers at an address."""
         ...
 
@@ -187,7 +192,13 @@ class AgentSession:
     async def _introduce(self, channel: Channel[FromManager]) -> bool:
         """Say hello; whether the other side is the leader and welcomes us."""
         description = await self._node.describe()
-        await channel.send(Hello(description=description, swarmlet_version=__version__))
+        await channel.send(
+            Hello(
+                description=description,
+                listen_port=self._node.listen_port,
+                swarmlet_version=__version__,
+            )
+        )
         answer = await channel.receive()
         match answer:
             case Welcome():
@@ -252,7 +263,7 @@ class AgentSession:
             await channel.send(await self._reporter.next())
 
     async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
-        heard = await self._node.probe(request.addr)
+        heard = await self._node.probe(request.node_id, request.addr)
         await channel.send(ProbeAnswer(seq=request.seq, heard=heard))
 
 

@@ -4,6 +4,8 @@ A loop holds no state but what is dirty. When a proposal is refused, because the
 everything stays dirty and the next decision is made on the new state.
 """
 
+import heapq
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -22,8 +24,8 @@ from swarmlet.state.store import Change, View
 
 log = structlog.get_logger()
 
-#: What a loop decides: (state, what is dirty, whether everything is, wall-clock time).
-Decide = Callable[[View, "Dirty", Instant], Decision]
+#: What a loop decides: (state, what is dirty, wall-clock time).
+Decide = Callable[[View, Change, Instant], Decision]
 
 #: Items in one proposal, so that a Raft entry stays far below its limit of 1 MiB.
 MAX_ITEMS: Final = 1_000
@@ -32,35 +34,38 @@ MAX_ITEMS: Final = 1_000
 CONFLICT_PAUSE: Final = 0.02
 
 
+def everything(view: View) -> Change:
+    """A change that touches all there is: where a loop begins."""
+    change = Change()
+    change.cluster = True
+    change.nodes.update(node.id for node in view.nodes())
+    change.services.update(service.id for service in view.services())
+    change.tasks.update((task.id, task) for task in view.tasks())
+    return change
+
+
 class Dirty:
-    """What a loop has not dealt with yet."""
+    """What a loop must look at: now, and at certain times though nothing will have changed."""
 
     def __init__(self) -> None:
         self.change = Change()
-        self.everything = True
+        self._later: list[tuple[Instant, int, Change]] = []
+        self._count = itertools.count()  # makes entries of one time comparable
 
-    def add(self, change: Change, *, reset: bool) -> None:
-        """Note what changed."""
-        self.change.merge(change)
-        self.everything |= reset
+    def take_due(self, now: Instant) -> None:
+        """Make dirty again what had to wait until now."""
+        while self._later and self._later[0][0] <= now:
+            self.change.merge(heapq.heappop(self._later)[2])
 
-    def clear(self) -> None:
-        """Everything was dealt with."""
+    def done(self, wake_at: Instant | None) -> None:
+        """All was dealt with; look at the same again at ``wake_at``."""
+        if wake_at is not None:
+            heapq.heappush(self._later, (wake_at, next(self._count), self.change))
         self.change = Change()
-        self.everything = False
 
-    def services(self, view: View) -> set[str]:
-        """Services that changed themselves or by one of their tasks, or all."""
-        if self.everything:
-            orphans = {task.service_id for task in view.tasks()}
-            return orphans | {service.id for service in view.services()}
-        return self.change.services | {task.service_id for task in self.change.tasks.values()}
-
-    def nodes(self, view: View) -> set[str]:
-        """Nodes that changed, or all."""
-        if self.everything:
-            return {node.id for node in view.nodes()}
-        return self.change.nodes
+    def seconds_until_due(self, now: Instant) -> float:
+        """How long nothing is due by itself; infinite when nothing waits."""
+        return max(0.0, (self._later[0][0] - now) / 1e9) if self._later else math.inf
 
 
 class Loop:
@@ -78,25 +83,20 @@ class Loop:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         dirty = Dirty()
-        wake_at: Instant | None = None
         with self._replica.watch() as watch:
             while True:
-                with trio.move_on_after(self._until(wake_at)):
+                with trio.move_on_after(dirty.seconds_until_due(self._now())):
                     await watch.wait()
                 change, reset = watch.take()
-                dirty.add(change, reset=reset)
-                decision = self._decide(self._replica.view, dirty, self._now())
-                wake_at = decision.wake_at
+                dirty.change.merge(everything(self._replica.view) if reset else change)
+                now = self._now()
+                dirty.take_due(now)
+                decision = self._decide(self._replica.view, dirty.change, now)
                 if await self._propose(decision.commands):
-                    dirty.clear()
+                    dirty.done(decision.wake_at)
                 else:
                     watch.wake()
                     await trio.sleep(CONFLICT_PAUSE)
-
-    def _until(self, wake_at: Instant | None) -> float:
-        if wake_at is None:
-            return math.inf
-        return max(0.0, (wake_at - self._now()) / 1e9)
 
     async def _propose(self, commands: Sequence[AnyCommand]) -> bool:
         """Whether all was accepted."""

@@ -8,7 +8,7 @@ import trio
 
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.port import Consensus, NotLeader
-from swarmlet.errors import NotAllowed
+from swarmlet.errors import NotAllowed, SwarmletError
 from swarmlet.manager.dispatcher import managers
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.links import DialManager, Links
@@ -67,6 +67,23 @@ class Manager:
             task_status.started()
             await self._follow_leadership(nursery)
 
+    def is_voter(self) -> bool:
+        """Whether this member takes part in Raft's decisions."""
+        return any(m.voter and m.id == self.node_id for m in self.member.members())
+
+    def is_alone(self) -> bool:
+        """Whether there is no other voter."""
+        return not any(m.voter and m.id != self.node_id for m in self.member.members())
+
+    def ready(self) -> bool:
+        """Whether this manager votes and knows the cluster."""
+        return self.is_voter() and self.replica.view.cluster is not None
+
+    async def hand_over(self) -> None:
+        """Give leadership to another member, if there is one."""
+        with suppress(SwarmletError):
+            await self.member.transfer_leadership()
+
     async def _follow_leadership(self, nursery: trio.Nursery) -> None:
         """Run the leader's parts while this member leads, and only then."""
         scope: trio.CancelScope | None = None
@@ -80,9 +97,7 @@ class Manager:
                 nursery.start_soon(self._lead, scope)
 
     async def _lead(self, scope: trio.CancelScope) -> None:
-        leader = Leader(
-            self.replica, self.proposer, self.members, now=self._now, rng=self._rng
-        )
+        leader = Leader(self.replica, self.proposer, self.members, now=self._now, rng=self._rng)
         with scope:
             # Everything of earlier terms must be applied before the first decision.
             with suppress(NotLeader):
@@ -137,4 +152,3 @@ class Manager:
         if who.role is not Role.MANAGER or demoted:
             raise NotAllowed(f"node {who.node_id or who.host} is not a manager")
         await self.member.serve_peer(who.node_id, stream)
-

@@ -14,7 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.clock import Rng, WallClock
-from swarmlet.consensus.port import Consensus
+from swarmlet.consensus.port import Consensus, ProposalId
 from swarmlet.control import roles
 from swarmlet.errors import (
     FailedPrecondition,
@@ -31,6 +31,7 @@ from swarmlet.model import defaults, ids
 from swarmlet.model.objects import Cluster, Node, NodeState, NodeStatus
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.rpc.calls import (
+    Answer,
     AskCa,
     AskJoin,
     AskReadIndex,
@@ -46,9 +47,7 @@ from swarmlet.rpc.calls import (
     Renewed,
     Request,
 )
-from swarmlet.rpc.calls import Answer
 from swarmlet.rpc.listener import RemoteNode
-from swarmlet.consensus.port import ProposalId
 from swarmlet.security import ca, tokens
 from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange, PutNode
 
@@ -195,8 +194,9 @@ class Members:
             raise FailedPrecondition(f"rpc error: code = FailedPrecondition desc = {refusal}")
 
     def reachable(self) -> set[str]:
-        """Managers that the leader hears."""
-        return {m.id for m in self._consensus.members() if m.reachable}
+        """Managers whose agents the leader hears: every manager knows that, not only the leader."""
+        nodes = self._replica.view.nodes()
+        return {node.id for node in nodes if node.status.state is NodeState.READY}
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""
