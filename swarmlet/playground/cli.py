@@ -41,6 +41,7 @@ def playground() -> None:
 @click.option(
     "--engine-arg", "engine_args", multiple=True, metavar="ARG", help="One more option for dockerd."
 )
+@click.option("--retain", is_flag=True, help="Do not take down what could not be made.")
 @click.option("--daemon/--no-daemon", default=True, hidden=True)
 @NAME
 def up(  # noqa: PLR0913 - one parameter an option
@@ -50,11 +51,12 @@ def up(  # noqa: PLR0913 - one parameter an option
     init: bool,
     engine: str,
     engine_args: tuple[str, ...],
+    retain: bool,
     daemon: bool,
     name: str,
 ) -> None:
     """Make a playground and form a cluster on it."""
-    wish = Wish(init=init, engine=engine, engine_args=engine_args)
+    wish = Wish(init=init, engine=engine, engine_args=engine_args, retain=retain)
     if not daemon:
         wish = msgspec.structs.replace(wish, daemon=None)
     made = Playground.create(name, managers=managers, workers=workers, wish=wish, progress=Lines())

@@ -117,13 +117,12 @@ def pid_in(pidfile: Path, alive: set[int]) -> int | None:
     return pid if pid in alive else None
 
 
-def tail(log: Path, *, lines: int = 12) -> str:
-    """Return the last lines of a log, indented for an error message."""
+def tail(log: Path, *, lines: int = 12) -> list[str]:
+    """Return the last lines of a log; none when there is no log."""
     try:
-        text = log.read_text(errors="replace").splitlines()[-lines:]
+        return log.read_text(errors="replace").splitlines()[-lines:]
     except OSError:
-        return "      | (no log)"
-    return "\n".join(f"      | {line}" for line in text)
+        return []
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from swarmlet.playground import (
     records,
 )
 from swarmlet.playground.layout import DEFAULT_NAME, Role, Roots, Site, Spot, check_name, host_names
-from swarmlet.playground.progress import Progress, Silent
+from swarmlet.playground.progress import Progress, Silent, count
 from swarmlet.playground.records import HostRecord, Record
 from swarmlet.playground.status import HostStatus, look
 
@@ -63,6 +63,8 @@ class Wish(msgspec.Struct, frozen=True):
     daemon: tuple[str, ...] | None = boot.DAEMON
     engine: str = "dockerd"
     engine_args: tuple[str, ...] = ()
+    #: Leave what could not be made, to look at it.
+    retain: bool = False
 
 
 def default_roots(environ: Mapping[str, str] = os.environ) -> Roots:
@@ -106,8 +108,9 @@ class Playground:
         try:
             made.build(init=wish.init)
         except BaseException:
-            with made.progress.step(f"took playground {name} down again"):
-                cleanup.destroy(site)
+            if not wish.retain:
+                with made.progress.step(f"took playground {name} down again"):
+                    cleanup.destroy(site)
             raise
         return made
 
@@ -131,19 +134,21 @@ class Playground:
     def build(self, *, init: bool) -> None:
         """Make the hosts that the record names, and start them."""
         names = [host.name for host in self.record.hosts]
-        with self.progress.step(f"made network {self.record.network} for {len(names)} hosts"):
+        with self.progress.step(
+            f"made network {self.record.network} for {count(len(names), 'host')}"
+        ):
             self.site.run_dir.mkdir(parents=True)
             self.site.resolv_conf.write_text("nameserver 127.0.0.1\n")
             for host in self.record.hosts:
                 boot.plug_in(self.site, self.record, host)
-        with self.progress.step(f"started {len(names)} Docker Engines"):
+        with self.progress.step(f"started {count(len(names), 'Docker Engine')}"):
             self._each(names, self._start_engine)
         self._load_busybox(names)
         if self.record.daemon is not None:
-            with self.progress.step(f"started {len(names)} daemons"):
+            with self.progress.step(f"started {count(len(names), 'daemon')}"):
                 self._each(names, self._start_daemon)
         if self.record.daemon is not None and init:
-            with self.progress.step(f"formed a cluster of {len(names)} nodes"):
+            with self.progress.step(f"formed a cluster of {count(len(names), 'node')}"):
                 cluster.form(self.site, self.record.hosts)
         self.record = msgspec.structs.replace(self.record, phase="ready")
         records.save(self.site, self.record)
