@@ -126,7 +126,7 @@ class _Program:
         def settled() -> bool:
             if engines.answers(self.socket):
                 return True
-            if not self.pidfile.exists():
+            if not machine.is_written(self.pidfile):
                 return time.monotonic() - started > PIDFILE_WITHIN
             alive = cgroups.members(spot.processes_cgroup)
             return machine.pid_in(self.pidfile, alive) is None
