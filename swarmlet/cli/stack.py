@@ -49,7 +49,7 @@ def ls(app: App, style: str) -> None:
 @click.argument("stack")
 @lists
 @pass_app
-def services(app: App, stack: str, wanted: tuple[str, ...], style: str, **how: bool) -> None:
+def services(app: App, /, stack: str, wanted: tuple[str, ...], style: str, **how: bool) -> None:
     """List the services of a stack."""
     found = _present(app, stack)
     chosen = filter_query(wanted, listing.FILTERS)
@@ -63,7 +63,7 @@ def services(app: App, stack: str, wanted: tuple[str, ...], style: str, **how: b
 @click.argument("stack")
 @lists
 @pass_app
-def ps(app: App, stack: str, wanted: tuple[str, ...], style: str, **how: bool) -> None:
+def ps(app: App, /, stack: str, wanted: tuple[str, ...], style: str, **how: bool) -> None:
     """List the tasks of a stack."""
     import json
 

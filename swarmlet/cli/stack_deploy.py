@@ -35,7 +35,7 @@ IMAGE_LABEL: Final = "com.docker.stack.image"
 )
 @click.argument("name")
 @pass_app
-def deploy(app: App, files: tuple[str, ...], name: str, timeout: str, **how: bool) -> None:
+def deploy(app: App, /, files: tuple[str, ...], name: str, timeout: str, **how: bool) -> None:
     """Create or update the stack NAME from stack files, and wait until it runs."""
     limit = seconds(timeout)
     specs = read(app, files, name, after="nothing was deployed.")
@@ -66,6 +66,7 @@ def _apply(app: App, spec: Json, found: Json, *, auth: bool) -> str:
         _warn(app, answer)
         app.note(f"service {name}  created")
         return str(answer["ID"])
+    path = f"/services/{segment(found['ID'])}"
     for attempt in range(ATTEMPTS):
         wanted = kept(spec, found["Spec"])
         if wanted == comparable(found["Spec"]):
@@ -73,7 +74,6 @@ def _apply(app: App, spec: Json, found: Json, *, auth: bool) -> str:
             break
         query = {"version": str(found["Version"]["Index"]), "registryAuthFrom": "spec"}
         try:
-            path = f"/services/{segment(found['ID'])}"
             _warn(app, app.client.post(f"{path}/update", wanted, query, headers))
         except RemoteError as error:
             if not out_of_sequence(error) or attempt == ATTEMPTS - 1:

@@ -39,9 +39,12 @@ def checked(root: Node, namespace: str) -> list[Json]:
     wrong = set()
     for error in _validator().iter_errors(root.plain()):
         path = list(error.absolute_path)
-        for problem in _translated(root, error):
-            if _place(problem.mark) not in unresolved or error.validator == "additionalProperties":
-                problems.append(problem)
+        extra = error.validator == "additionalProperties"
+        problems += [
+            problem
+            for problem in _translated(root, error)
+            if extra or _place(problem.mark) not in unresolved
+        ]
         if len(path) >= 2 and path[0] == "services" and _breaks(error):
             wrong.add(str(path[1]))
         if path and path[0] != "services" and _breaks(error):
@@ -115,17 +118,18 @@ def dotted(path: Sequence[str | int]) -> str:
 def _translated(root: Node, error: ValidationError) -> Iterator[Problem]:
     path = list(error.absolute_path)
     node = _find(root, path)
+    value: Json = error.validator_value
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     kind = str(error.validator)
     if kind == "additionalProperties":
         yield from _extra(node, path, schema)
     elif kind == "required":
-        missing = next((k for k in error.validator_value if k not in node.fields), "")
+        missing = next((k for k in value if k not in node.fields), "")
         yield Problem(_key_mark(root, path), dotted(path), f"{missing}: is missing")
     elif kind == "enum":
-        yield Problem(node.mark, dotted(path), _enum(node, error, schema))
+        yield Problem(node.mark, dotted(path), _enum(node, value, schema))
     else:
-        wanted = schema.get("x-wanted") or _wanted(error)
+        wanted = schema.get("x-wanted") or _wanted(kind, value)
         mark = _key_mark(root, path) if node.empty or not _scalar(node) else node.mark
         yield Problem(mark, dotted(path), f"{wanted} is wanted, this is {_described(node)}")
 
@@ -134,16 +138,14 @@ def _scalar(node: Node) -> bool:
     return not isinstance(node.value, list | dict)
 
 
-def _wanted(error: ValidationError) -> str:
-    if error.validator == "type":
-        types = error.validator_value
+def _wanted(kind: str, types: Json) -> str:
+    if kind == "type":
         names = [types] if isinstance(types, str) else [t for t in types if t != "null"]
         return " or ".join(_TYPES[t] for t in names)
     return "something else"
 
 
-def _enum(node: Node, error: ValidationError, schema: Mapping[str, Json]) -> str:
-    words = [str(word) for word in error.validator_value]
+def _enum(node: Node, words: Sequence[str], schema: Mapping[str, Json]) -> str:
     if node.text in schema.get("x-later", ()):
         return f"{node.text} is not supported yet"
     near = get_close_matches(node.text, words, n=1)

@@ -7,6 +7,7 @@ hostile files fail in less than a second.
 
 import io
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,7 @@ MAX_BYTES: Final = 256 * 1024
 MAX_NODES: Final = 20_000
 MAX_DEPTH: Final = 40
 
-_DEEP: Final = re.compile(r"(?:[\[{]\s*){%d}" % (MAX_DEPTH + 1))
+_DEEP: Final = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}")
 _INT: Final = re.compile(r"[-+]?[0-9]{1,18}", re.ASCII)
 _BASED: Final = re.compile(r"0o[0-7]{1,21}|0x[0-9a-fA-F]{1,15}", re.ASCII)
 _FLOAT: Final = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", re.ASCII)
@@ -82,8 +83,6 @@ class Node:
 
 def load_file(path: str) -> Node:
     """Read one stack file; ``-`` is standard input. Raises StackError."""
-    import sys
-
     name = "stdin" if path == "-" else path
     try:
         if path == "-":
@@ -129,7 +128,7 @@ def _one(source: Source, message: str) -> StackError:
 
 
 def _translated(exc: YAMLError, source: Source) -> StackError:
-    """ruamel's complaint in one line, at its place."""
+    """The complaint of ruamel.yaml in one line, at its place."""
     if isinstance(exc, ReaderError):
         return _one(source, "a control character that YAML does not allow")
     if not isinstance(exc, MarkedYAMLError):

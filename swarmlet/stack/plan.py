@@ -6,6 +6,7 @@ what is wrong with one is reported at its place; the reading goes on, so that al
 
 import shlex
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from swarmlet.stack import quantities, values
@@ -35,7 +36,7 @@ class Plan:
         for name, node in (found.fields if found else {}).items():
             path = f"services.{name}"
             mark = found.keys[name] if found else node.mark
-            self._at(mark, path, lambda name=name: values.service_name(name))
+            self.at(mark, path, partial(values.service_name, name))
             if name not in skip:
                 specs.append(_Service(self, node, name, path).spec())
         return specs
@@ -44,7 +45,8 @@ class Plan:
         """Note a problem."""
         self.problems.append(Problem(mark, path, message))
 
-    def _at(self, mark: Mark, path: str, read: Callable[[], T]) -> T | None:
+    def at(self, mark: Mark, path: str, read: Callable[[], T]) -> T | None:
+        """Read something at a place; None, and a problem, when it is wrong."""
         try:
             return read()
         except ValueError as exc:
@@ -53,7 +55,7 @@ class Plan:
 
     def read(self, node: Node, path: str, parse: Callable[[str], T]) -> T | None:
         """Read the text of a scalar; None, and a problem, when it is wrong."""
-        return self._at(node.mark, path, lambda: parse(node.text))
+        return self.at(node.mark, path, lambda: parse(node.text))
 
 
 class _Service:
@@ -218,10 +220,10 @@ class _Service:
         for name, node in self._sub(self.fields, "ulimits").items():
             soft = node.fields["soft"].text if node.fields else node.text
             hard = node.fields["hard"].text if node.fields else node.text
-            limit = self.plan._at(  # noqa: SLF001 - the same module
+            limit = self.plan.at(
                 node.mark,
                 f"{self.path}.ulimits.{name}",
-                lambda name=name, soft=soft, hard=hard: values.ulimit(name, soft, hard),
+                partial(values.ulimit, name, soft, hard),
             )
             if limit is not None:
                 found.append(limit)
@@ -295,7 +297,7 @@ class _Service:
         found: list[Json] = []
         for i, one in enumerate(node.items if node else ()):
             path = f"{self.path}.ports[{i}]"
-            ports = self.plan._at(one.mark, path, lambda one=one: _ports_of(one))  # noqa: SLF001
+            ports = self.plan.at(one.mark, path, partial(_ports_of, one))
             for port in ports or ():
                 if port["PublishMode"] == "ingress":
                     self.plan.report(
@@ -313,13 +315,11 @@ class _Service:
         found = []
         for i, one in enumerate(node.items if node else ()):
             path = f"{self.path}.volumes[{i}]"
-            mount = self.plan._at(one.mark, path, lambda one=one: _mount_of(one))  # noqa: SLF001
+            mount = self.plan.at(one.mark, path, partial(_mount_of, one))
             if mount is not None:
                 self._named_volume(mount, one, path)
                 found.append(mount)
-        for target in self._list("tmpfs", _tmpfs):
-            found.append(target)  # noqa: PERF402 - two kinds of mounts in one list
-        return found
+        return found + self._list("tmpfs", _tmpfs)
 
     def _named_volume(self, mount: Json, node: Node, path: str) -> None:
         """Give a named volume the stack's name, its driver and its labels."""

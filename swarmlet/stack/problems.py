@@ -1,4 +1,4 @@
-"""Where a stack file is wrong, and how that is shown: ``file:line:col: path: message`` and a caret."""
+"""Where a stack file is wrong, shown as ``file:line:col: path: message`` and a caret."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
