@@ -123,3 +123,12 @@ class DiskFailed(SwarmletError):
     """A write or a sync failed (disk full, I/O error): nothing may be acknowledged any more."""
 
     code = "disk-failed"
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> SwarmletError | None:
+    """The first of our errors in a group (nurseries raise groups), or None."""
+    for exc in group.exceptions:
+        found = first_error(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(found, SwarmletError):
+            return found
+    return None

@@ -121,7 +121,7 @@ class Consensus(Protocol):
         ...
 
     def members(self) -> list[MemberStatus]:
-        """The configuration in force, learners included."""
+        """Return the configuration in force, learners included."""
         ...
 
     async def add_member(self, member: str) -> None:
