@@ -6,8 +6,7 @@ everything stays dirty and the next decision is made on the new state.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
@@ -42,11 +41,15 @@ def everything(view: View) -> Change:
 
 
 class Rule(NamedTuple):
-    """What makes one loop: which identifiers a change makes dirty, and what is decided of them."""
+    """What makes one loop: which identifiers a change makes dirty, and what is decided of them.
+
+    The identifiers of one rule are of one kind (services, nodes, slots), which the types leave
+    open: the loop only keeps them.
+    """
 
     name: str
-    dirty: Callable[[View, Change], set[Id]]
-    decide: Callable[[View, AbstractSet[Id], Instant], Decision]
+    dirty: Callable[[View, Change], set[Any]]
+    decide: Callable[[View, set[Any], Instant], Decision]
 
 
 class Loop:

@@ -7,7 +7,6 @@ from pathlib import Path
 import h11
 import msgspec
 import trio
-
 from swarmlet.engine.tunnel import PushbackStream
 
 VERSION = {
@@ -84,9 +83,7 @@ class FakeEngine:
         self.visits: list[Visit] = []
         self.scripts: dict[str, Script] = {}
 
-    async def serve(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(str(self.path))

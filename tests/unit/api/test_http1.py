@@ -7,9 +7,9 @@ import pytest
 import structlog
 import trio
 import trio.testing
-
 from swarmlet.api.exchange import Exchange, RequestTooLarge, RequestTooSlow
 from swarmlet.api.http1 import Limits, Server
+
 from tests.unit.api.http_client import Client, connected
 
 
@@ -178,7 +178,9 @@ async def test_what_is_not_http_is_refused(data: bytes, status: int) -> None:
     assert server.statistics().bad_requests == 1
 
 
-async def test_headers_that_do_not_come_are_timed_out(autojump_clock: trio.testing.MockClock) -> None:
+async def test_headers_that_do_not_come_are_timed_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with connected(Server(echo)) as client:
         await client.stream.send_all(b"GET / HT")
         client.http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
