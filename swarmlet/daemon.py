@@ -17,7 +17,9 @@ import structlog
 import trio
 
 from swarmlet import __version__, clock
-from swarmlet.api.server import Api, serve_unix
+from swarmlet.api.app import Api
+from swarmlet.api.http1 import Server
+from swarmlet.api.sockets import open_unix_listener, remove_socket
 from swarmlet.config import DEFAULT_FILE, DaemonConfig, load
 from swarmlet.engine.client import Engine
 from swarmlet.errors import SwarmletError, first_error
@@ -71,9 +73,9 @@ async def run(config: DaemonConfig) -> None:
     async with Engine(Path(config.engine_socket)) as engine:
         node = Node(config, engine=engine, now=clock.wall_clock, rng=clock.system_rng())
         async with trio.open_nursery() as nursery:
-            api = Api(node, engine_socket=Path(config.engine_socket))
-            await nursery.start(serve_unix, Path(config.socket), api)
             await nursery.start(node.run)
+            api = Api(node, config.engine_socket, version=__version__)
+            await nursery.start(_serve_api, api, Path(config.socket))
             nursery.start_soon(_watchdog)
             notify("READY=1")
             log.info("ready", socket=config.socket)
@@ -83,6 +85,16 @@ async def run(config: DaemonConfig) -> None:
             with trio.move_on_after(STOP_TIMEOUT):
                 await node.stop(host_stops=await trio.to_thread.run_sync(host_is_stopping))
             nursery.cancel_scope.cancel()
+
+
+async def _serve_api(
+    api: Api, path: Path, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    listener = open_unix_listener(path)
+    try:
+        await Server(api).serve(listener, task_status=task_status)
+    finally:
+        remove_socket(path, listener)
 
 
 async def _until_stopped() -> None:

@@ -41,8 +41,8 @@ _AVAILABILITY: Final = click.option(
 @FORMAT
 @pass_app
 def init(
-    app: App, advertise_addr: str, listen_addr: str, availability: str, **rest: Any
-) -> None:  # click hands over the remaining options by name
+    app: App, /, advertise_addr: str, listen_addr: str, availability: str, **rest: Json
+) -> None:
     """Form a new cluster; this node is its first manager.
 
     On a pipe, stdout holds the command that joins a worker and nothing else.
@@ -99,7 +99,7 @@ def join_command(token: str, address: str) -> str:
 @_AVAILABILITY
 @click.argument("remote", nargs=-1, required=True)
 @pass_app
-def join(app: App, token: str, remote: tuple[str, ...], **rest: str) -> None:
+def join(app: App, /, token: str, remote: tuple[str, ...], **rest: str) -> None:
     """Join the cluster of REMOTE, the address of one of its managers (or of several)."""
     if not token.startswith("SWMTKN-"):
         raise BadValue(

@@ -91,23 +91,22 @@ def run(args: Sequence[str], *, app: App | None = None) -> int:
     debug = "--debug" in args
     try:
         result = cli.main(list(args), prog_name="swarmlet", standalone_mode=False, obj=app)
+        status = result if isinstance(result, int) else 0
     except click.exceptions.Exit as done:
-        return done.exit_code
+        status = done.exit_code
     except (KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
-        return INTERRUPTED
+        status = INTERRUPTED
     except BrokenPipeError:
         _forget_stdout()
-        return 0
+        status = 0
     except click.ClickException as error:
-        return _fail(from_click(error), args, debug=debug)
+        status = _fail(from_click(error), args, debug=debug)
     except SwarmletError as error:
-        return _fail(error, args, debug=debug)
-    except RecursionError as error:
-        return _crash(error, args, debug=debug)
+        status = _fail(error, args, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback
-        return _crash(error, args, debug=debug)
-    return result if isinstance(result, int) else 0
+        status = _crash(error, args, debug=debug)
+    return status
 
 
 def _fail(error: SwarmletError, args: Sequence[str], *, debug: bool) -> int:

@@ -66,7 +66,9 @@ def _manager(node: Json) -> str:
 @click.argument("node", nargs=-1)
 @lists
 @pass_app
-def ps(app: App, node: tuple[str, ...], wanted: tuple[str, ...], style: str, **how: bool) -> None:
+def ps(
+    app: App, /, node: tuple[str, ...], wanted: tuple[str, ...], style: str, **how: bool
+) -> None:
     """List the tasks of nodes; without a name, of this one."""
     found = []
     chosen = filter_query(wanted, ("id", "name", "label", "desired-state"))

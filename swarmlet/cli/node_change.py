@@ -53,7 +53,7 @@ def out_of_sequence(error: RemoteError) -> bool:
 @click.option("--label-rm", multiple=True, metavar="KEY", help="Remove a label.")
 @click.argument("node")
 @pass_app
-def update(app: App, node: str, **given: Any) -> None:
+def update(app: App, /, node: str, **given: Json) -> None:
     """Change a node's availability, role or labels."""
     if not any(given.values()):
         raise Usage("nothing to change", advice="give at least one option; --help lists them")

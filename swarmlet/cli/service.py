@@ -28,7 +28,7 @@ def ls(app: App, wanted: tuple[str, ...], style: str, *, quiet: bool, no_trunc: 
 @lists
 @pass_app
 def ps(
-    app: App, service: tuple[str, ...], wanted: tuple[str, ...], style: str, **how: bool
+    app: App, /, service: tuple[str, ...], wanted: tuple[str, ...], style: str, **how: bool
 ) -> None:
     """List the tasks of services, earlier ones included."""
     chosen = filter_query(wanted, ("id", "name", "node", "desired-state"))

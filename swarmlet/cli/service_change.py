@@ -36,7 +36,7 @@ def settle(app: App, ids: list[str], *, detach: bool, timeout: float | None, fol
 
 
 @click.pass_context
-def _create(context: click.Context, image: str, args: tuple[str, ...], **given: Any) -> None:
+def _create(context: click.Context, /, image: str, args: tuple[str, ...], **given: Json) -> None:
     """Create a service, and wait until it runs."""
     app = context.ensure_object(App)
     app.quiet = app.quiet or given["quiet"]
@@ -71,7 +71,7 @@ create: Final = click.Command(
 
 
 @click.pass_context
-def _update(context: click.Context, service: str, **given: Any) -> None:
+def _update(context: click.Context, /, service: str, **given: Json) -> None:
     """Change a service, and wait until the change is through."""
     app = context.ensure_object(App)
     app.quiet = app.quiet or given["quiet"]

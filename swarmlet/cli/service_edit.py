@@ -136,7 +136,7 @@ def _remove(spec: Json, many: Many, texts: Sequence[str]) -> None:
         return
     place = _at(spec, many.path[:-1])
     gone = {_read(f"{many.flag}-rm", many.rm, text) for text in texts}
-    before = place.get(many.path[-1]) or ({} if many.is_map else [])
+    before: Json = place.get(many.path[-1]) or {}
     if many.is_map:
         place[many.path[-1]] = {k: v for k, v in before.items() if k not in gone}
     else:

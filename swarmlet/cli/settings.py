@@ -44,7 +44,7 @@ def _valued(flag: str, text: str, parse: Callable[[str], int]) -> int:
 @click.option("--suspect-after", metavar="TIME", help="Silence after which a node is suspect.")
 @click.option("--down-after", metavar="TIME", help="Silence after which a node is down.")
 @pass_app
-def update(app: App, task_history_limit: int | None, **given: str | None) -> None:
+def update(app: App, /, task_history_limit: int | None, **given: str | None) -> None:
     """Change settings of the cluster."""
     changes = {key: value for key, value in given.items() if value is not None}
     if task_history_limit is None and not changes:

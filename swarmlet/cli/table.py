@@ -116,7 +116,7 @@ def _painted(text: str, *, color: bool) -> str:
 
 
 def _templated(app: App, columns: Sequence[Column], rows: Sequence[Row], style: str) -> None:
-    """``{{.Name}}\\t{{.Image}}`` a row; with ``table`` before it, aligned and with titles."""
+    r"""``{{.Name}}\t{{.Image}}`` a row; with ``table`` before it, aligned and with titles."""
     aligned = style.startswith("table ")
     compiled = template.parse(style.removeprefix("table ") if aligned else style)
     if not aligned:

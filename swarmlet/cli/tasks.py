@@ -35,12 +35,14 @@ class Names:
 
     def task(self, task: Json) -> str:
         """``service.slot``, or ``service.node`` for a global service."""
-        service = self.services.get(task.get("ServiceID", ""), task.get("ServiceID", ""))
+        service_id = str(task.get("ServiceID", ""))
+        service = self.services.get(service_id, service_id)
         return f"{service}.{task.get('Slot') or task.get('NodeID', '')}"
 
     def node(self, task: Json) -> str:
         """The name of a task's node."""
-        return self.nodes.get(task.get("NodeID", ""), task.get("NodeID", ""))
+        node_id = str(task.get("NodeID", ""))
+        return self.nodes.get(node_id, node_id)
 
 
 def _safely(app: App, path: str) -> Sequence[Json]:

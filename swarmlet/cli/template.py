@@ -30,7 +30,7 @@ class Titles(Mapping[str, str]):
     def __getitem__(self, field: str) -> str:
         return self._titles.get(field, field.upper())
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204, D105
+    def __iter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204
         return iter(self._titles)
 
     def __len__(self) -> int:

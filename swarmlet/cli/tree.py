@@ -104,7 +104,7 @@ _ENGINE: Final = (
     "docker -H unix:///run/swarmlet/swarmlet.sock {} works on this node"
 )
 _LATER: Final = "this version does not have it yet"
-_REST: Final = "the cluster's settings are what swarmlet update changes; the rest is not there yet"
+_LOGS: Final = "logs across nodes are not there yet; docker logs on the task's node shows them"
 
 #: What Docker (or the plan) has and swarmlet does not, by command path, and why.
 NOT_SUPPORTED: Final = {
@@ -121,14 +121,15 @@ NOT_SUPPORTED: Final = {
     "compose": "compose files run on one machine; swarmlet stack deploy -c FILE NAME runs them on"
     " the cluster",
     "checkpoint": "the engine's experimental checkpoints are of single containers",
-    **{
-        name: _LATER
-        for name in ("network", "secret", "config", "events", "top", "stats", "context", "doctor")
-    },
-    **{name: _LATER for name in ("ca", "unlock", "unlock-key", "raft", "uninstall")},
-    **{f"swarm {name}": _LATER for name in ("ca", "unlock", "unlock-key")},
-    "service logs": "logs across nodes are not there yet; docker logs on the task's node shows them",
-    "service history": _LATER,
-    "task logs": "logs across nodes are not there yet; docker logs on the task's node shows them",
+    **dict.fromkeys(
+        (
+            *("network", "secret", "config", "events", "top", "stats", "context", "doctor"),
+            *("ca", "unlock", "unlock-key", "raft", "uninstall", "service history"),
+            *("swarm ca", "swarm unlock", "swarm unlock-key"),
+        ),
+        _LATER,
+    ),
+    "service logs": _LOGS,
+    "task logs": _LOGS,
     "task exec": "exec across nodes is not there yet; docker exec on the task's node does it",
 }

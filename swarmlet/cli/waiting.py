@@ -28,8 +28,8 @@ NO_NODE: Final = 5.0
 class View(Protocol):
     """Shows how the wait goes."""
 
-    def __enter__(self) -> Self: ...  # noqa: D105
-    def __exit__(  # noqa: D105
+    def __enter__(self) -> Self: ...
+    def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,

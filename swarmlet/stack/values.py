@@ -1,4 +1,4 @@
-"""Values inside service specs as Docker's users write them: ports, mounts, constraints, …
+"""Values inside service specs as Docker's users write them: ports, mounts and the like.
 
 Text in, pieces of Docker's ``ServiceSpec`` out. Pure; raises ValueError with words for a user.
 """
@@ -155,7 +155,10 @@ def _ports(text: str) -> list[int]:
 _TRUE: Final = ("true", "1", "")
 #: Fields of the command line's ``--mount`` and where they go.
 _ALIASES: Final = {
-    **{"src": "source", "dst": "target", "destination": "target", "ro": "readonly"},
+    "src": "source",
+    "dst": "target",
+    "destination": "target",
+    "ro": "readonly",
     "read_only": "readonly",
 }
 
@@ -192,28 +195,28 @@ def _source(kind: str, source: str) -> str:
 
 
 def _mount_option(mount: dict[str, Json], kind: str, key: str, value: str) -> None:
-    match kind, key:
-        case "bind", "bind-propagation":
-            mount.setdefault("BindOptions", {})["Propagation"] = value
-        case "bind", "bind-nonrecursive":
-            mount.setdefault("BindOptions", {})["NonRecursive"] = value.lower() in _TRUE
-        case "volume", "volume-nocopy":
-            mount.setdefault("VolumeOptions", {})["NoCopy"] = value.lower() in _TRUE
-        case "volume", "volume-driver":
-            mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})["Name"] = value
-        case "volume", "volume-subpath":
-            mount.setdefault("VolumeOptions", {})["Subpath"] = value
-        case "volume", "volume-opt" | "volume-label":
-            name, _, rest = value.partition("=")
-            options = mount.setdefault("VolumeOptions", {})
-            if key == "volume-label":
-                options.setdefault("Labels", {})[name] = rest
-            else:
-                options.setdefault("DriverConfig", {}).setdefault("Options", {})[name] = rest
-        case "tmpfs", "tmpfs-size":
-            mount.setdefault("TmpfsOptions", {})["SizeBytes"] = size(value)
-        case "tmpfs", "tmpfs-mode":
-            mount.setdefault("TmpfsOptions", {})["Mode"] = _octal(value)
+    options: dict[str, Json] = mount.setdefault(f"{kind.capitalize()}Options", {})
+    driver = "DriverConfig"
+    name, _, rest = value.partition("=")
+    match key if key.startswith(kind) else "":
+        case "bind-propagation":
+            options["Propagation"] = value
+        case "bind-nonrecursive":
+            options["NonRecursive"] = value.lower() in _TRUE
+        case "volume-nocopy":
+            options["NoCopy"] = value.lower() in _TRUE
+        case "volume-driver":
+            options.setdefault(driver, {})["Name"] = value
+        case "volume-subpath":
+            options["Subpath"] = value
+        case "volume-opt":
+            options.setdefault(driver, {}).setdefault("Options", {})[name] = rest
+        case "volume-label":
+            options.setdefault("Labels", {})[name] = rest
+        case "tmpfs-size":
+            options["SizeBytes"] = size(value)
+        case "tmpfs-mode":
+            options["Mode"] = _octal(value)
         case _:
             raise ValueError(f"a {kind} mount has no {quoted(key)}")
 
