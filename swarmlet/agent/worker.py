@@ -114,6 +114,7 @@ class Worker:
         self._ready = trio.Event()  # the event stream is up and the units know their containers
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
         self._dirty = trio.Event()
+        self.parallel = parallel
         self._calls = trio.CapacityLimiter(parallel)
         self._pulls = trio.CapacityLimiter(PARALLEL_PULLS)
         self._pulling: dict[str, trio.Lock] = {}
@@ -168,6 +169,11 @@ class Worker:
     def tasks(self) -> dict[str, Assignment]:
         """The tasks that this node has, ended ones too."""
         return {task_id: unit.task for task_id, unit in self._units.items() if not unit.gone}
+
+    @property
+    def busy(self) -> bool:
+        """Whether tasks that are gone still have something to remove."""
+        return any(unit.gone for unit in self._units.values()) or bool(self._strangers)
 
     def container_of(self, task_id: str) -> Container | None:
         """The container of a task, as last seen."""
@@ -296,7 +302,9 @@ class Worker:
             await self._create(unit)
         elif action is Action.STOP:
             # Not under the limit: a stop waits for the grace period, not for the engine.
-            await self._engine.stop(_container_id(unit), grace=convert.stop_seconds(unit.task.spec))
+            known = unit.task.spec.container_spec is not None  # else a stranger: the engine knows
+            grace = convert.stop_seconds(unit.task.spec) if known else None
+            await self._engine.stop(_container_id(unit), grace=grace)
             await self._look(unit)
         else:
             async with self._calls:
@@ -354,8 +362,8 @@ class Worker:
 
     async def _pull_image(self, image: str, task: Assignment) -> None:
         try:
-            async for _ in self._engine.pull(image, auth=task.registry_auth):
-                pass
+            digest = await self._engine.pull(image, auth=task.registry_auth)
+            log.info("pulled", image=image, digest=digest)
         except (EngineError, NotFound) as exc:
             log.info("pull-failed", image=image, task=task.task_id, reason=exc.message)
             if not await self._has_image(image):
