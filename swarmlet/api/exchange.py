@@ -18,6 +18,10 @@ class ClientGone(Exception):
     """The client closed its connection, or does not read its answer: nobody is left to tell."""
 
 
+class AnswerCut(Exception):
+    """An answer ended in its middle, and not by our fault: its client must see that it is cut."""
+
+
 class RequestTooLarge(InvalidInput):
     """The body is longer than its endpoint allows."""
 

@@ -1,13 +1,12 @@
 """A Docker Engine for tests: a real unix socket, h11, and scripted answers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import h11
 import msgspec
 import trio
-
 from swarmlet.engine.tunnel import PushbackStream
 
 VERSION = {
@@ -84,9 +83,7 @@ class FakeEngine:
         self.visits: list[Visit] = []
         self.scripts: dict[str, Script] = {}
 
-    async def serve(
-        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
+    async def serve(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled."""
         sock = trio.socket.socket(trio.socket.AF_UNIX, trio.socket.SOCK_STREAM)
         await sock.bind(str(self.path))
@@ -102,10 +99,8 @@ class FakeEngine:
             if isinstance(event, h11.Request):
                 visit = Visit(stream, http, event)
                 self.visits.append(visit)
-                try:
+                with suppress(trio.BrokenResourceError):
                     await self._answer(visit)
-                except trio.BrokenResourceError:
-                    pass
 
     async def _answer(self, visit: Visit) -> None:
         path = visit.target.partition("?")[0]

@@ -7,7 +7,6 @@ import h11
 import msgspec
 import trio
 import trio.testing
-
 from swarmlet.api.http1 import Server
 from swarmlet.api.server import Api
 
@@ -63,11 +62,11 @@ class Client:
             assert isinstance(event, h11.EndOfMessage), event
         return Reply(head, body)
 
-    async def ask(
-        self, method: str, target: str, body: object = None, **headers: str
-    ) -> Reply:
+    async def ask(self, method: str, target: str, body: object = None, **headers: str) -> Reply:
         """One request and its answer. A body that is not bytes goes as JSON."""
-        data = b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
+        data = (
+            b"" if body is None else body if isinstance(body, bytes) else msgspec.json.encode(body)
+        )
         named = [(key.replace("_", "-"), value) for key, value in headers.items()]
         length = [("Content-Length", str(len(data)))] if data or method == "POST" else []
         head = h11.Request(method=method, target=target, headers=[("Host", "x"), *length, *named])

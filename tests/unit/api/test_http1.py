@@ -7,9 +7,9 @@ import pytest
 import structlog
 import trio
 import trio.testing
-
 from swarmlet.api.exchange import Exchange, RequestTooLarge, RequestTooSlow
 from swarmlet.api.http1 import Limits, Server
+
 from tests.unit.api.http_client import Client, connected
 
 
@@ -89,7 +89,8 @@ async def test_a_connection_is_kept_between_requests() -> None:
 
 
 async def test_a_chunked_body_is_decoded() -> None:
-    data = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    head = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data = head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     assert replies(await exchange_bytes(Server(echo), data), [b"POST"]) == [(200, b"POST /c abcde")]
 
 
@@ -178,7 +179,9 @@ async def test_what_is_not_http_is_refused(data: bytes, status: int) -> None:
     assert server.statistics().bad_requests == 1
 
 
-async def test_headers_that_do_not_come_are_timed_out(autojump_clock: trio.testing.MockClock) -> None:
+async def test_headers_that_do_not_come_are_timed_out(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with connected(Server(echo)) as client:
         await client.stream.send_all(b"GET / HT")
         client.http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
