@@ -148,12 +148,15 @@ async def hijacked(client: Client, *, upgrade: bool, early: bytes = b"") -> tupl
         received += data
     raw_head, _, rest = bytes(received).partition(b"\r\n\r\n")
     lines = raw_head.decode().split("\r\n")
-    http = h11.Connection(h11.CLIENT)
-    del http
     status = int(lines[0].split()[1])
-    fields = [tuple(line.encode().split(b": ", 1)) for line in lines[1:]]
+    fields = [(name.encode(), value.encode()) for name, value in _fields(lines[1:])]
     kind = h11.InformationalResponse if status == 101 else h11.Response
     return Reply(kind(status_code=status, headers=fields), b""), rest
+
+
+def _fields(lines: list[str]) -> list[tuple[str, str]]:
+    parts = [line.partition(": ") for line in lines]
+    return [(name, value) for name, _, value in parts]
 
 
 @pytest.mark.parametrize("upgrade", [True, False])

@@ -227,6 +227,7 @@ async def test_a_service_is_created_as_asked(api: Api, backend: FakeBackend) -> 
     for wanted in (service_id, "web", service_id[:7]):
         shown = await get(api, f"/services/{wanted}")
         assert shown["ID"] == service_id
+    shown = await get(api, "/services/web")
     assert shown["Spec"]["Mode"] == {"Replicated": {"Replicas": 2}}
     assert shown["Spec"]["Labels"] == {"l": "1"}
     assert "UpdateStatus" not in shown

@@ -53,8 +53,10 @@ async def test_ping_says_what_part_the_node_has(
         ("2.0", "client version 2.0 is too new. Maximum supported API version is 1.47"),
         (
             "1.40",
-            "client version 1.40 is too old. Minimum supported API version is 1.41, "
-            "please upgrade your client to a newer version",
+            (
+                "client version 1.40 is too old. Minimum supported API version is 1.41, "
+                "please upgrade your client to a newer version"
+            ),
         ),
     ],
 )
