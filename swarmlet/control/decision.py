@@ -5,18 +5,56 @@ became dirty, and the time. It is idempotent: when its commands have been applie
 returns nothing. See docs/adr/0004-decisions-are-pure.md.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+
 import msgspec
 
 from swarmlet.clock import Instant
 from swarmlet.model.objects import TaskState
 from swarmlet.state.commands import AnyCommand, ChangeTasks, TaskChange
+from swarmlet.state.store import SlotKey
+
+#: What a decider is asked about: a service, a node, or a slot.
+Id = str | SlotKey
 
 
 class Decision(msgspec.Struct, frozen=True):
-    """Commands in the order in which they must be applied, in one proposal."""
+    """Commands in the order in which they must be applied, in one proposal.
+
+    ``wake_at`` is the earliest of ``again``: when which of the dirty ids must be looked at again
+    though nothing changes (see :class:`Alarms`).
+    """
 
     commands: tuple[AnyCommand, ...] = ()
     wake_at: Instant | None = None
+    again: Mapping[Id, Instant] = msgspec.field(default_factory=dict)
+
+
+class Alarms:
+    """What becomes dirty by time alone. A loop keeps one; a new leader starts with all dirty."""
+
+    def __init__(self) -> None:
+        self._at: dict[Id, Instant] = {}
+
+    def note(self, decided: Iterable[Id], decision: Decision) -> None:
+        """These ids were decided, and the decision says when to look at some of them again."""
+        for one in decided:
+            self._at.pop(one, None)
+        self._at.update(decision.again)
+
+    def due(self, now: Instant) -> set[Id]:
+        """What must be decided again by now."""
+        return {one for one, at in self._at.items() if at <= now}
+
+    @property
+    def wake_at(self) -> Instant | None:
+        """When the next one is due."""
+        return min(self._at.values(), default=None)
+
+
+def decision(commands: Sequence[AnyCommand], again: Mapping[Id, Instant]) -> Decision:
+    """A decision that wakes at the earliest of ``again``."""
+    return Decision(tuple(commands), min(again.values(), default=None), again)
 
 
 def earlier(one: Instant | None, other: Instant | None) -> Instant | None:

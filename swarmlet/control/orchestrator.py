@@ -17,7 +17,7 @@ from typing import Final
 
 from swarmlet.clock import Instant
 from swarmlet.control import restart
-from swarmlet.control.decision import Decision, changing, earlier, shut_down
+from swarmlet.control.decision import Decision, Id, changing, decision, earlier, shut_down
 from swarmlet.control.enforcer import keeps_tasks
 from swarmlet.control.filters import belongs
 from swarmlet.model.defaults import restart_policy
@@ -46,7 +46,7 @@ def decide(
 ) -> Decision:
     """Bring the tasks of these services closer to their specs."""
     commands: list[AnyCommand] = []
-    wake_at: Instant | None = None
+    again: dict[Id, Instant] = {}
     for service_id in sorted(set(services)):
         service = view.service(service_id)
         if service is None:
@@ -59,8 +59,9 @@ def decide(
             plan = _Replicated(view, service, now, new_id)
         plan.make()
         commands += plan.commands()
-        wake_at = earlier(wake_at, plan.wake_at)
-    return Decision(tuple(commands), wake_at)
+        if plan.wake_at is not None:
+            again[service_id] = plan.wake_at
+    return decision(commands, again)
 
 
 class _Plan:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from swarmlet.clock import Instant
 from swarmlet.control import restart
-from swarmlet.control.decision import Decision, earlier
+from swarmlet.control.decision import Decision, Id, decision, earlier
 from swarmlet.model.defaults import HISTORY_LIMIT, history_limit, restart_policy
 from swarmlet.model.objects import NodeState, Service, Task, TaskState
 from swarmlet.state.commands import AnyCommand, ChangeTasks, DeleteTasks, TaskChange
@@ -20,7 +20,7 @@ def decide(view: View, slots: Iterable[SlotKey], now: Instant) -> Decision:
     limit = HISTORY_LIMIT if view.cluster is None else history_limit(view.cluster.spec)
     gone: list[str] = []
     orphans: list[TaskChange] = []
-    wake_at: Instant | None = None
+    again: dict[Id, Instant] = {}
     for key in sorted(set(slots)):
         tasks = list(view.tasks_in_slot(key))
         service = view.service(key[0])
@@ -32,15 +32,16 @@ def decide(view: View, slots: Iterable[SlotKey], now: Instant) -> Decision:
             ]
             gone += [task.id for task in tasks if _may_go(view, task)]
             continue
-        surplus, again = _history(view, service, tasks, limit, now)
+        surplus, later = _history(view, service, tasks, limit, now)
         gone += surplus
-        wake_at = earlier(wake_at, again)
+        if later is not None:
+            again[key] = later
     commands: list[AnyCommand] = []
     if orphans:
         commands.append(ChangeTasks(changes=tuple(orphans)))
     if gone:
         commands.append(DeleteTasks(ids=tuple(gone)))
-    return Decision(tuple(commands), wake_at)
+    return decision(commands, again)
 
 
 def _may_go(view: View, task: Task) -> bool:
