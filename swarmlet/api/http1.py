@@ -186,8 +186,9 @@ class Server:
         """Run the handler; whether the connection can take another request."""
         self._count.requests += 1
         number = self._count.requests
-        exchange = Exchange(wire, request, send_seconds=self._limits.send_seconds)
-        exchange.closing = self._draining.is_set()
+        exchange = Exchange(
+            wire, request, send_seconds=self._limits.send_seconds, draining=self._draining
+        )
         try:
             await self._handler(exchange)
         except ClientGone:

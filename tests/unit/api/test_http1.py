@@ -307,7 +307,7 @@ async def test_drain_lets_a_request_finish_and_closes_idle_connections(
         proceed.set()
         reply = await busy.reply()
     assert reply.body == b"done"
-    assert reply.headers.get("connection", "close") == "close"
+    assert reply.headers["connection"] == "close"
     assert trio.current_time() < Limits().drain_seconds
 
 

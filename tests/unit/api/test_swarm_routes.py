@@ -517,6 +517,31 @@ async def test_a_read_of_one_object_waits_for_writes_made_elsewhere(
     assert backend.barriers == 1
 
 
+async def test_a_quorum_that_goes_during_a_read_leaves_a_marked_answer(
+    api: Api, backend: FakeBackend
+) -> None:
+    await create(api)
+    backend.quorum = False  # and nobody has noticed yet
+    reply = await ask(api, "GET", "/services/web")
+    assert reply.status == 200
+    assert "no leader" in reply.headers["swarmlet-stale"]
+    assert (await ask(api, "DELETE", "/services/web")).status == 503
+
+
+async def test_a_label_change_leaves_a_running_update_to_its_end(
+    api: Api, backend: FakeBackend
+) -> None:
+    await create(api)
+    backend.works = False
+    changed = spec(TaskTemplate=template(Env=["A=b"]))
+    await update(api, "web", changed)
+    await update(api, "web", {**changed, "Labels": {"x": "y"}})
+    assert (await get(api, "/services/web"))["UpdateStatus"]["State"] == "updating"
+    backend.work()
+    await update(api, "web", {**changed, "Labels": {"x": "z"}})
+    assert "UpdateStatus" not in await get(api, "/services/web")
+
+
 async def test_a_write_without_quorum_says_what_is_missing(api: Api, backend: FakeBackend) -> None:
     backend.quorum = False
     reply = await ask(api, "POST", "/services/create", SPEC)
