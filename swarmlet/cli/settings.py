@@ -46,15 +46,19 @@ def _valued(flag: str, text: str, parse: Callable[[str], int]) -> int:
 @pass_app
 def update(app: App, /, task_history_limit: int | None, **given: str | None) -> None:
     """Change settings of the cluster."""
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes = {
+        key: nanos("--" + key.replace("_", "-"), value)
+        for key, value in given.items()
+        if value is not None
+    }
     if task_history_limit is None and not changes:
         raise Usage("nothing to change", advice="give at least one option; --help lists them")
     swarm = app.client.get("/swarm")
     spec = swarm["Spec"]
     if task_history_limit is not None:
         spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = task_history_limit
-    for key, text in changes.items():
-        _set(spec, key, nanos("--" + key.replace("_", "-"), text))
+    for key, value in changes.items():
+        _set(spec, key, value)
     app.client.post("/swarm/update", spec, {"version": str(swarm["Version"]["Index"])})
     app.note("The cluster's settings were changed.")
 
