@@ -66,6 +66,9 @@ class _UnixServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
 
+    def handle_error(self, *args: object) -> None:
+        """A client that hangs up is no news."""
+
 
 @contextmanager
 def serve(api: FakeApi, path: Path) -> Iterator[FakeApi]:

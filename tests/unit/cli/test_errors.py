@@ -1,6 +1,5 @@
 """What a newcomer can provoke: each failure is a few lines, a way out and its own exit status."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -8,9 +7,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from swarmlet.cli.app import wants_color
 from swarmlet.cli.main import run
 from swarmlet.client import Client, SocketDenied
 
+from tests.fakes import swarm
 from tests.fakes.api_server import FakeApi
 from tests.unit.cli.conftest import Cli
 
@@ -173,8 +174,6 @@ def test_a_stale_answer_warns_once_and_succeeds(api: FakeApi, cli: Cli) -> None:
 def test_mistakes_of_typing_end_with_a_way_out(
     cli: Cli, api: FakeApi, args: list[str], status: int, words: str
 ) -> None:
-    from tests.fakes import swarm
-
     api.on("GET /services", [swarm.service("web")])
     result = cli(*args)
     assert result.status == status, result.err
@@ -223,8 +222,6 @@ def test_a_closed_pipe_is_no_failure() -> None:
 
 @pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
 def test_colour_is_off_when_the_user_says_so(name: str) -> None:
-    from swarmlet.cli.app import wants_color
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TERM", "xterm")
         patch.delenv("NO_COLOR", raising=False)

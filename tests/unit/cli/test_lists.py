@@ -32,8 +32,10 @@ def test_service_ls_prints_dockers_columns(api: FakeApi, cli: Cli) -> None:
 def test_node_ls_marks_itself_and_the_leader(api: FakeApi, cli: Cli) -> None:
     del api
     assert cli("node", "ls").out.splitlines() == [
-        "ID                            HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS"
-        "   ENGINE VERSION",
+        (
+            "ID                            HOSTNAME   STATUS   AVAILABILITY   MANAGER STATUS"
+            "   ENGINE VERSION"
+        ),
         "id-mgr-100000000000000000 *   mgr-1      Ready    Active         Leader           29.0.1",
         "id-wrk-100000000000000000     wrk-1      Ready    Active                          29.0.1",
     ]
@@ -51,11 +53,15 @@ def test_service_ps_shows_history_states_and_errors(api: FakeApi, cli: Cli) -> N
         ],
     )
     assert cli("service", "ps", "web").out.splitlines() == [
-        "ID             NAME        IMAGE        NODE    DESIRED STATE   CURRENT STATE"
-        "               ERROR",
+        (
+            "ID             NAME        IMAGE        NODE    DESIRED STATE   CURRENT STATE"
+            "               ERROR"
+        ),
         "tsk1-1-web00   web.1       nginx:1.29   wrk-1   Running         Running 3 seconds ago",
-        "tsk0-1-web00    \\_ web.1   nginx:1.29   wrk-1   Shutdown        Failed about a minute ago"
-        '   "exit 1: no such file"',
+        (
+            "tsk0-1-web00    \\_ web.1   nginx:1.29   wrk-1   Shutdown        Failed about a minute ago"
+            '   "exit 1: no such file"'
+        ),
     ]
     assert api.sent("GET /tasks")[0].filters == {"service": [web["ID"]]}
 
@@ -63,8 +69,8 @@ def test_service_ps_shows_history_states_and_errors(api: FakeApi, cli: Cli) -> N
 @pytest.mark.parametrize(
     ("args", "expected"),
     [
-        (["--format", "json"], '{"ID": "svc-web00000", "Name": "web", "Mode": "replicated", '
-         '"Replicas": "1/1", "Image": "nginx:1.29", "Ports": ""}\n'),
+        (["--format", "json"], ('{"ID": "svc-web00000", "Name": "web", "Mode": "replicated", '
+         '"Replicas": "1/1", "Image": "nginx:1.29", "Ports": ""}\n')),
         (["--format", "{{.Name}}\\t{{upper .Mode}}"], "web\tREPLICATED\n"),
         (["--format", "{{.Image | truncate 5}}"], "nginx\n"),
         (["--format", "table {{.Name}}\\t{{.Replicas}}"], "NAME   REPLICAS\nweb    1/1\n"),
