@@ -71,9 +71,8 @@ async def run(config: DaemonConfig) -> None:
     async with Engine(Path(config.engine_socket)) as engine:
         node = Node(config, engine=engine, now=clock.wall_clock, rng=clock.system_rng())
         async with trio.open_nursery() as nursery:
-            api = Api(node, engine_socket=Path(config.engine_socket))
-            await nursery.start(serve_unix, Path(config.socket), api)
             await nursery.start(node.run)
+            await nursery.start(serve_unix, Path(config.socket), Api(node, config.engine_socket))
             nursery.start_soon(_watchdog)
             notify("READY=1")
             log.info("ready", socket=config.socket)

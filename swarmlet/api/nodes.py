@@ -4,9 +4,10 @@ import msgspec
 from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
+from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.lookup import find_node
-from swarmlet.errors import InvalidInput, OutOfSequence
+from swarmlet.errors import InvalidInput, OutOfSequence, Unavailable
 from swarmlet.model.objects import Node
 from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
 from swarmlet.model.validate import node_problems, refuse
@@ -21,6 +22,14 @@ class NodeUpdate(msgspec.Struct, frozen=True, rename="pascal"):
     labels: Labels = {}
     role: str = ""
     availability: str = ""
+
+
+def stale_reason(backend: Backend) -> str:
+    """Why the replica may be behind; "" when it is not, or when this is no manager at all."""
+    try:
+        return backend.stale()
+    except Unavailable:
+        return ""
 
 
 async def fresh_view(call: Call) -> View:

@@ -7,17 +7,19 @@ from swarmlet.api.calls import Answer, Call
 from swarmlet.api.lookup import find_service
 from swarmlet.api.nodes import fresh_view
 from swarmlet.clock import Instant
+from swarmlet.control import constraints
 from swarmlet.errors import FailedPrecondition, InvalidInput, OutOfSequence
 from swarmlet.model.objects import Service, UpdateState, UpdateStatus
 from swarmlet.model.specs import ServiceSpec
 from swarmlet.model.validate import (
+    Problem,
     refuse,
     service_change_problems,
     service_problems,
     service_warnings,
 )
 from swarmlet.state.commands import DeleteService, PutService
-from swarmlet.state.store import View, live
+from swarmlet.state.store import View
 
 
 async def listing(call: Call) -> Answer:
@@ -41,7 +43,7 @@ async def inspect(call: Call) -> Answer:
 async def create(call: Call) -> Answer:
     """``POST /services/create``."""
     spec = await call.body(ServiceSpec)
-    refuse(service_problems(spec))
+    refuse(problems(spec))
     backend = call.backend
     service = Service(
         id=backend.new_id(), spec=shapes.accepted(spec), registry_auth=_registry_auth(call)
@@ -63,25 +65,28 @@ async def update(call: Call) -> Answer:
     if service.version != version:
         raise OutOfSequence(f"service {service.spec.name}")
     if wants_back:
-        spec, changed = service.spec, rolled_back(service, backend_now(call))
+        spec, changed = service.spec, rolled_back(service, call.backend.now())
     else:
-        refuse(service_problems(given) + service_change_problems(service.spec, given))
-        spec, changed = given, updated(service, shapes.accepted(given), view, backend_now(call))
+        refuse(problems(given) + service_change_problems(service.spec, given))
+        spec, changed = given, updated(service, shapes.accepted(given), view, call.backend.now())
         changed = replace(changed, registry_auth=_auth_of_update(call, service))
     await call.backend.propose(PutService(service=changed, expect=version))
     return Answer({"Warnings": service_warnings(spec) or None})
 
 
-def backend_now(call: Call) -> Instant:
-    """Wall-clock time."""
-    return call.backend.now()
+def problems(spec: ServiceSpec) -> list[Problem]:
+    """Everything that is wrong with a spec, constraints included (the scheduler reads those)."""
+    return service_problems(spec) + [
+        Problem("TaskTemplate.Placement.Constraints", text)
+        for text in constraints.problems(spec.task_template.where.constraints)
+    ]
 
 
 def updated(service: Service, spec: ServiceSpec, view: View, now: Instant) -> Service:
     """The service with a new spec. Clients must see ``updating`` before the update is answered."""
     replaced = (
         service.spec.task_template != spec.task_template or service.spec.ports != spec.ports
-    ) and any(live(view.tasks_of_service(service.id)))
+    ) and any(view.wanted_tasks(service.id))
     status = UpdateStatus(state=UpdateState.UPDATING, started_at=now, message="update in progress")
     return replace(
         service,

@@ -76,9 +76,8 @@ def _check_free(path: Path) -> None:
     )
 
 
-def remove_socket(path: Path, listener: trio.SocketListener) -> None:
-    """Remove the socket's name after serving, unless a successor has taken it."""
-    del listener
+def remove_socket(path: Path) -> None:
+    """Remove the socket's name after serving, unless a successor serves it already."""
     with contextlib.suppress(FileNotFoundError), contextlib.suppress(FailedPrecondition):
         _check_free(path)
         path.unlink()

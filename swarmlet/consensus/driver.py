@@ -154,7 +154,8 @@ class SyncObjConsensus:
         )
         self._run_blocking: RunBlocking = run_blocking or _in_thread(trio.CapacityLimiter(2))
         self._inbox_in, self._inbox = trio.open_memory_channel[tuple[str, Message]](INBOX)
-        self._client = f"{member_id}-{rng.getrandbits(64):016x}"
+        # A new client with each life of this member, even if the randomness were not random.
+        self._client = f"{member_id}-{self._core.wal.life}-{rng.getrandbits(64):016x}"
         self._sequence = count(1)
         self._open: dict[int, None] = {}
         self._queue: deque[_Waiter] = deque()
@@ -228,9 +229,7 @@ class SyncObjConsensus:
     async def propose(self, command: bytes, *, ident: ProposalId | None = None) -> Applied:
         """Commit ``command`` once and return the state machine's answer."""
         if len(command) > MAX_COMMAND_BYTES:
-            raise InvalidInput(
-                f"a command of {len(command)} bytes; {MAX_COMMAND_BYTES} are allowed"
-            )
+            raise InvalidInput(f"a command of {len(command)} bytes, more than {MAX_COMMAND_BYTES}")
         self._require_leader()
         while len(self._queue) >= MAX_WAITING:
             await self._next_turn()

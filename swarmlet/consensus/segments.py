@@ -115,6 +115,8 @@ def _read_segment(name: str, raw: bytes, key: bytes) -> _Read:
         frames.append([tuple(record) for record in msgpack.unpackb(plain, use_list=True)])
         offset += _FRAME.size + len(body)
     torn = len(raw[offset:].rstrip(b"\0"))
+    if not frames:  # a segment is renamed into place with its first frame: no crash tears that
+        raise Damaged(f"{name}, offset {offset}: the first frame is damaged", advice=_ADVICE)
     if torn:
         _refuse_holes(name, raw, offset, len(frames))
     return _Read(number, frames_before, frames, torn)

@@ -44,6 +44,8 @@ class Wal:
     def __init__(self, disk: Disk, key: bytes) -> None:
         loaded = load_segments(disk, key)
         self._writer = SegmentWriter(disk, key, loaded.segments)
+        #: Differs from every earlier start on this disk: each one begins a segment of its own.
+        self.life = 1 + (loaded.segments[-1].number if loaded.segments else 0)
         self.empty_disk = not loaded.segments
         self.torn = loaded.torn
         self.term = 0

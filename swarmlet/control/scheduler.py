@@ -25,6 +25,10 @@ from swarmlet.state.store import View
 MAX_FAILURES: Final = 5
 FAILURE_PERIOD: Final = 5 * 60 * SECOND
 
+#: Knuth's multiplicative hash. A CRC alone is linear: the same few nodes would win most ties.
+_MIX: Final = 2_654_435_761
+_MASK: Final = 0xFFFF_FFFF
+
 ASSIGNED_MESSAGE: Final = "scheduler assigned task to node"
 PENDING_MESSAGE: Final = "pending task scheduling"
 
@@ -165,7 +169,7 @@ class _LeafMaker:
         """The lower the better. Ties fall differently for each service, the same every time."""
         node_id = load.node.id
         failures = load.recent_failures(self.service, self._spec_version, self._since)
-        tie = zlib.crc32(node_id.encode(), self._seed)
+        tie = ((zlib.crc32(node_id.encode()) ^ self._seed) * _MIX) & _MASK
         fewest = load.services.get(self.service, 0)
         return (failures >= MAX_FAILURES, fewest, load.tasks, tie, node_id)
 

@@ -5,6 +5,7 @@ would need, but for who was heard when, which it learns anew (with doubled patie
 """
 
 import itertools
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 import structlog
@@ -23,7 +24,7 @@ from swarmlet.control.liveness import Detector, Judgement, Settings
 from swarmlet.control.nodeset import NodeSet
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.dispatcher import Dispatcher
-from swarmlet.manager.loops import Decide, Loop
+from swarmlet.manager.loops import Loop, Rule
 from swarmlet.manager.members import Members
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
@@ -73,27 +74,25 @@ class Leader:
 
     async def run(self) -> None:
         """Lead until cancelled."""
-        nodes = NodeSet()
-        loops: dict[str, Decide] = {
-            "orchestrator": self._orchestrate,
-            "scheduler": lambda view, change, now: _schedule(nodes, view, change, now),
-            "enforcer": lambda view, change, now: enforcer.decide(view, dirty.nodes(change), now),
-            "reaper": lambda view, change, now: reaper.decide(view, dirty.slots(view, change), now),
-        }
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._committer.run)
             nursery.start_soon(self.dispatcher.run)
             nursery.start_soon(self._members.reconcile)
             nursery.start_soon(self._detect_failures)
-            for name, decide in loops.items():
-                loop = Loop(
-                    name, decide, replica=self._replica, proposer=self._proposer, now=self._now
-                )
+            for rule in self._rules():
+                loop = Loop(rule, replica=self._replica, proposer=self._proposer, now=self._now)
                 nursery.start_soon(loop.run)
 
-    def _orchestrate(self, view: View, change: Change, now: Instant) -> Decision:
-        services = dirty.services(view, change)
-        return orchestrator.decide(view, services, now, lambda: ids.new_id(self._rng))
+    def _rules(self) -> list[Rule]:
+        def orchestrate(view: View, services: AbstractSet[str], now: Instant) -> Decision:
+            return orchestrator.decide(view, services, now, lambda: ids.new_id(self._rng))
+
+        return [
+            Rule("orchestrator", dirty.services, orchestrate),
+            Rule("enforcer", lambda _, change: dirty.nodes(change), enforcer.decide),
+            Rule("reaper", dirty.slots, reaper.decide),
+            _scheduling(NodeSet()),
+        ]
 
     # Failure detection: the detector judges, this class hears and writes down.
 
@@ -155,8 +154,19 @@ class Leader:
             await self.dispatcher.ask_probe(other, number, node_id)
 
 
-def _schedule(nodes: NodeSet, view: View, change: Change, now: Instant) -> Decision:
-    nodes.update(view, change)
-    if not dirty.schedule(change, waiting=any(True for _ in view.unassigned())):
-        return Decision()
-    return scheduler.decide(view, now, nodes=nodes)
+def _scheduling(nodes: NodeSet) -> Rule:
+    """The scheduler looks at all that waits, with what it remembers of the nodes' load."""
+
+    def note(view: View, change: Change) -> set[str]:
+        nodes.update(view, change)
+        waiting = any(True for _ in view.unassigned())
+        return {_WAITING} if dirty.schedule(change, waiting=waiting) else set()
+
+    def decide(view: View, wanted: AbstractSet[str], now: Instant) -> Decision:
+        return scheduler.decide(view, now, nodes=nodes) if wanted else Decision()
+
+    return Rule("scheduler", note, decide)
+
+
+#: The one thing that can be dirty for the scheduler: the tasks that wait.
+_WAITING: Final = "waiting"

@@ -4,18 +4,16 @@ A loop holds no state but what is dirty. When a proposal is refused, because the
 everything stays dirty and the next decision is made on the new state.
 """
 
-import heapq
-import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 import trio
 from msgspec.structs import replace
 
 from swarmlet.clock import Instant, WallClock
-from swarmlet.control.decision import Decision
+from swarmlet.control.decision import Alarms, Decision, Id
 from swarmlet.errors import NoQuorum
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
@@ -24,8 +22,6 @@ from swarmlet.state.store import Change, View
 
 log = structlog.get_logger()
 
-#: What a loop decides: (state, what is dirty, wall-clock time).
-Decide = Callable[[View, Change, Instant], Decision]
 
 #: Items in one proposal, so that a Raft entry stays far below its limit of 1 MiB.
 MAX_ITEMS: Final = 1_000
@@ -44,59 +40,49 @@ def everything(view: View) -> Change:
     return change
 
 
-class Dirty:
-    """What a loop must look at: now, and at certain times though nothing will have changed."""
+class Rule(NamedTuple):
+    """What makes one loop: which identifiers a change makes dirty, and what is decided of them.
 
-    def __init__(self) -> None:
-        self.change = Change()
-        self._later: list[tuple[Instant, int, Change]] = []
-        self._count = itertools.count()  # makes entries of one time comparable
+    The identifiers of one rule are of one kind (services, nodes, slots), which the types leave
+    open: the loop only keeps them.
+    """
 
-    def take_due(self, now: Instant) -> None:
-        """Make dirty again what had to wait until now."""
-        while self._later and self._later[0][0] <= now:
-            self.change.merge(heapq.heappop(self._later)[2])
-
-    def done(self, wake_at: Instant | None) -> None:
-        """All was dealt with; look at the same again at ``wake_at``."""
-        if wake_at is not None:
-            heapq.heappush(self._later, (wake_at, next(self._count), self.change))
-        self.change = Change()
-
-    def seconds_until_due(self, now: Instant) -> float:
-        """How long nothing is due by itself; infinite when nothing waits."""
-        return max(0.0, (self._later[0][0] - now) / 1e9) if self._later else math.inf
+    name: str
+    dirty: Callable[[View, Change], set[Any]]
+    decide: Callable[[View, set[Any], Instant], Decision]
 
 
 class Loop:
     """One reconcile loop."""
 
-    def __init__(
-        self, name: str, decide: Decide, *, replica: Replica, proposer: Proposer, now: WallClock
-    ) -> None:
-        self._name = name
-        self._decide = decide
+    def __init__(self, rule: Rule, *, replica: Replica, proposer: Proposer, now: WallClock) -> None:
+        self._rule = rule
         self._replica = replica
         self._proposer = proposer
         self._now = now
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        dirty = Dirty()
+        dirty: set[Id] = set()
+        alarms = Alarms()
         with self._replica.watch() as watch:
             while True:
-                with trio.move_on_after(dirty.seconds_until_due(self._now())):
+                with trio.move_on_after(self._until(alarms.wake_at)):
                     await watch.wait()
+                view, now = self._replica.view, self._now()
                 change, reset = watch.take()
-                dirty.change.merge(everything(self._replica.view) if reset else change)
-                now = self._now()
-                dirty.take_due(now)
-                decision = self._decide(self._replica.view, dirty.change, now)
+                dirty |= self._rule.dirty(view, everything(view) if reset else change)
+                dirty |= alarms.due(now)
+                decision = self._rule.decide(view, dirty, now)
                 if await self._propose(decision.commands):
-                    dirty.done(decision.wake_at)
+                    alarms.note(dirty, decision)
+                    dirty = set()
                 else:
                     watch.wake()
                     await trio.sleep(CONFLICT_PAUSE)
+
+    def _until(self, wake_at: Instant | None) -> float:
+        return math.inf if wake_at is None else max(0.0, (wake_at - self._now()) / 1e9)
 
     async def _propose(self, commands: Sequence[AnyCommand]) -> bool:
         """Whether all was accepted."""
@@ -108,7 +94,7 @@ class Loop:
                 return False
             refused = [outcome for outcome in outcomes if outcome is not None]
             if refused:
-                log.debug("decision-refused", loop=self._name, reason=refused[0].message)
+                log.debug("decision-refused", loop=self._rule.name, reason=refused[0].message)
                 accepted = False
         return accepted
 

@@ -106,7 +106,7 @@ async def _join_through(
 
 async def _trusted_ca(target: str, token: tokens.Token) -> str:
     """The cluster's CA, if it is the one that the token pins. Nothing secret was said so far."""
-    stream = await dial(target, joining_context(None), name="")
+    stream = await dial(target, joining_context(None), name=ca.MANAGER_NAME)
     answer = await call_once(stream, AskCa(), peer=target)
     if not isinstance(answer, CaIs):
         raise RemoteProtocolError(f"{target} did not answer the question")

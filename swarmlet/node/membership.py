@@ -3,6 +3,7 @@
 Holds what every node has (listener, agent) and what comes and goes with the role (manager part).
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -27,6 +28,7 @@ from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
 from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
 from swarmlet.security.identity import Identity
+from swarmlet.state.commands import AnyCommand
 
 log = structlog.get_logger()
 
@@ -66,17 +68,18 @@ class Membership:
         self._wanted_role = identity.role
         self._role_changed = trio.Event()
         self._manager_scope: trio.CancelScope | None = None
-        self._worker = Worker(engine, Storage(state.tasks), report=self._report, now=now)
+        self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
 
     async def run(
         self,
         *,
-        bootstrap: bool = False,
+        founding: Sequence[AnyCommand] = (),
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Be a member until cancelled. ``bootstrap``: as the first manager of a new cluster.
+        """Be a member until cancelled.
 
+        ``founding`` are the first commands of a new cluster, whose first manager this is then.
         Raises Damaged, DiskFailed, or NodeRemoved when the cluster has removed this node.
         """
         listeners = await self._port.listen(*addresses.split(self.file.listen_addr))
@@ -84,7 +87,9 @@ class Membership:
             for listener in listeners:
                 nursery.start_soon(self._port.serve, listener)
             if self.identity.role is Role.MANAGER:
-                await self._start_manager(nursery, bootstrap=bootstrap)
+                manager = await self._start_manager(nursery, bootstrap=bool(founding))
+                if founding:
+                    await manager.proposer.propose(*founding)
             await nursery.start(self._worker.run)
             nursery.start_soon(self._session.run)
             nursery.start_soon(self._follow_role, nursery)
@@ -117,7 +122,7 @@ class Membership:
     async def stop_tasks(self) -> None:
         """Stop and remove every container of this node's tasks."""
         self._worker.assign(Assignments(full=True))
-        await self._worker.wait_idle()
+        await self._worker.wait_idle()  # type: ignore[attr-defined]
 
     # The agent's side.
 
@@ -168,7 +173,7 @@ class Membership:
 
     # The manager part.
 
-    async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> None:
+    async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
         node_id = self.identity.node_id
         replica = Replica()
         member = SyncObjConsensus(
@@ -180,7 +185,7 @@ class Membership:
             dial=lambda peer: self._port.dial_raft(peer, self._addr_of(peer)),
             rng=self._rng,
         )
-        self.manager = Manager(
+        manager = self.manager = Manager(
             node_id,
             replica=replica,
             member=member,
@@ -188,9 +193,10 @@ class Membership:
             now=self._now,
             rng=self._rng,
         )
-        self._port.manager = self.manager
-        await nursery.start(self._run_manager, self.manager)
-        nursery.start_soon(self._become_member, self.manager)
+        self._port.manager = manager
+        await nursery.start(self._run_manager, manager)
+        nursery.start_soon(self._become_member, manager)
+        return manager
 
     async def _run_manager(
         self, manager: Manager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -1,5 +1,6 @@
 """The daemon as its API sees it: outside of any cluster, or a membership in one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -86,14 +87,14 @@ class Node:
             reason = GoodbyeReason.SHUTDOWN if host_stops else GoodbyeReason.RESTART
             await self._membership.say_goodbye(reason)
 
-    async def _start(self, identity: Identity, *, bootstrap: bool = False) -> Membership:
+    async def _start(self, identity: Identity, founding: Sequence[AnyCommand] = ()) -> Membership:
         assert self._nursery is not None
         membership = Membership(
             self._state, identity, engine=self._engine, now=self._clock, rng=self._rng
         )
         self._scope, self._ended, self._error = trio.CancelScope(), trio.Event(), ""
         try:
-            await self._nursery.start(self._live, membership, bootstrap)
+            await self._nursery.start(self._live, membership, founding)
         except BaseExceptionGroup as group:
             raise first_error(group) or group from None
         self._membership = membership
@@ -102,7 +103,7 @@ class Node:
     async def _live(
         self,
         membership: Membership,
-        bootstrap: bool,  # noqa: FBT001 - nursery.start passes by position
+        founding: Sequence[AnyCommand],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -110,7 +111,7 @@ class Node:
         ended = self._ended
         try:
             with self._scope:
-                await membership.run(bootstrap=bootstrap, task_status=task_status)
+                await membership.run(founding=founding, task_status=task_status)
         except* NodeRemoved as group:
             self._error = str(group.exceptions[0])
             log.warning("node-removed", reason=self._error)
@@ -229,10 +230,8 @@ class Node:
                 founded.identity, replace(file, managers=(Peer(node_id, file.advertise_addr),))
             )
             try:
-                membership = await self._start(founded.identity, bootstrap=True)
+                membership = await self._start(founded.identity, founded.commands)
                 with trio.fail_after(INIT_TIMEOUT):
-                    assert membership.manager is not None
-                    await membership.manager.proposer.propose(*founded.commands)
                     await membership.welcomed.wait()
             except BaseException:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + INIT_TIMEOUT):

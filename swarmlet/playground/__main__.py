@@ -14,6 +14,9 @@ def main() -> None:
         playground()
     except SwarmletError as exc:
         click.echo(f"error: {exc.message}", err=True)
+        why = getattr(exc, "why", "")
+        if why:
+            click.echo(f"  why:  {why}", err=True)
         if exc.advice:
             click.echo(f"  fix:  {exc.advice}", err=True)
         click.echo(f"  code: {exc.code}   exit status {exc.exit_status}", err=True)

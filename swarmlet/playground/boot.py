@@ -34,6 +34,21 @@ _NOT_INHERITED: Final = frozenset(
 )
 
 
+class DoesNotAnswer(FailedPrecondition):
+    """A program of a host was started, and ended or hangs. The end of its log is a note."""
+
+    code = "playground-no-answer"
+
+    def __init__(self, what: str, host: str, socket: Path, log: Path) -> None:
+        super().__init__(
+            f"the {what} of {host} does not answer on {socket}",
+            advice=f"read {log} (after a failed up it is gone, unless made with --retain)",
+        )
+        last = machine.tail(log)
+        self.why = last[-1] if last else f"its log {log} is empty"
+        self.add_note("\n".join(f"      | {line}" for line in last))
+
+
 def plug_in(site: Site, record: Record, host: HostRecord) -> None:
     """Make a host's network namespace, and its cable to the bridge."""
     for command in commands.plug_in(site, site.spot(host.name), host.address, record.gateway):
@@ -111,22 +126,19 @@ class _Program:
         def settled() -> bool:
             if engines.answers(self.socket):
                 return True
-            if not self.pidfile.exists():
+            if not machine.is_written(self.pidfile):
                 return time.monotonic() - started > PIDFILE_WITHIN
             alive = cgroups.members(spot.processes_cgroup)
             return machine.pid_in(self.pidfile, alive) is None
 
         wait(within, settled)
         if not engines.answers(self.socket):
-            raise FailedPrecondition(
-                f"the {self.what} of {spot.name} does not answer on {self.socket}; "
-                f"its log ends with\n{machine.tail(self.log)}",
-                advice=f"the whole log is {self.log}, unless the playground was taken down",
-            )
+            raise DoesNotAnswer(self.what, spot.name, self.socket, self.log)
 
 
 __all__ = [
     "DAEMON",
+    "DoesNotAnswer",
     "daemon_environ",
     "plug_in",
     "start_daemon",

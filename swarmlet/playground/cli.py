@@ -11,8 +11,9 @@ import msgspec
 
 from swarmlet.playground import cleanup, preflight
 from swarmlet.playground.layout import DEFAULT_NAME, Site, check_name
-from swarmlet.playground.playground import HostStatus, Playground, Wish, default_roots
+from swarmlet.playground.playground import Playground, Wish, default_roots
 from swarmlet.playground.progress import Lines
+from swarmlet.playground.status import HostStatus
 
 NAME: Final = click.option(
     "--name", default=DEFAULT_NAME, show_default=True, metavar="NAME", help="Which playground."
@@ -40,6 +41,7 @@ def playground() -> None:
 @click.option(
     "--engine-arg", "engine_args", multiple=True, metavar="ARG", help="One more option for dockerd."
 )
+@click.option("--retain", is_flag=True, help="Do not take down what could not be made.")
 @click.option("--daemon/--no-daemon", default=True, hidden=True)
 @NAME
 def up(  # noqa: PLR0913 - one parameter an option
@@ -49,11 +51,12 @@ def up(  # noqa: PLR0913 - one parameter an option
     init: bool,
     engine: str,
     engine_args: tuple[str, ...],
+    retain: bool,
     daemon: bool,
     name: str,
 ) -> None:
     """Make a playground and form a cluster on it."""
-    wish = Wish(init=init, engine=engine, engine_args=engine_args)
+    wish = Wish(init=init, engine=engine, engine_args=engine_args, retain=retain)
     if not daemon:
         wish = msgspec.structs.replace(wish, daemon=None)
     made = Playground.create(name, managers=managers, workers=workers, wish=wish, progress=Lines())
@@ -80,21 +83,24 @@ def status(style: str, name: str) -> None:
         click.echo(_table(hosts))
 
 
-@playground.command(epilog=_example("sudo swarmlet playground kill m1"))
-@click.argument("host")
+@playground.command(
+    epilog=_example("sudo swarmlet playground kill m1", "sudo swarmlet playground kill m1 m2")
+)
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @NAME
-def kill(host: str, name: str) -> None:
-    """Cut a host's power: SIGKILL to all of it, and its network goes silent."""
-    Playground.open(name).kill(host)
+def kill(hosts: tuple[str, ...], name: str) -> None:
+    """Cut the power of hosts: SIGKILL to all of them, and their network goes silent."""
+    _open(name).kill(*hosts)
 
 
 @playground.command(epilog=_example("sudo swarmlet playground start m1"))
-@click.argument("host")
+@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
 @NAME
-def start(host: str, name: str) -> None:
-    """Boot a host again: engine, then daemon."""
-    with Lines().step(f"started {host}"):
-        Playground.open(name).start(host)
+def start(hosts: tuple[str, ...], name: str) -> None:
+    """Boot hosts again: engine, then daemon."""
+    found = _open(name)
+    with Lines().step(f"started {', '.join(hosts)}"):
+        found.start(*hosts)
 
 
 @playground.command("stop-daemon", epilog=_example("sudo swarmlet playground stop-daemon m1"))
@@ -103,7 +109,7 @@ def start(host: str, name: str) -> None:
 @NAME
 def stop_daemon(*, host: str, sigkill: bool, name: str) -> None:
     """Stop swarmletd of a host; its engine and containers run on."""
-    Playground.open(name).stop_daemon(host, kill=sigkill)
+    _open(name).stop_daemon(host, kill=sigkill)
 
 
 @playground.command("start-daemon", epilog=_example("sudo swarmlet playground start-daemon m1"))
@@ -111,7 +117,7 @@ def stop_daemon(*, host: str, sigkill: bool, name: str) -> None:
 @NAME
 def start_daemon(host: str, name: str) -> None:
     """Start swarmletd of a host again."""
-    Playground.open(name).start_daemon(host)
+    _open(name).start_daemon(host)
 
 
 @playground.command(epilog=_example("sudo swarmlet playground cut w1"))
@@ -119,7 +125,7 @@ def start_daemon(host: str, name: str) -> None:
 @NAME
 def cut(host: str, name: str) -> None:
     """Pull a host's network cable; all of it runs on."""
-    Playground.open(name).cut(host)
+    _open(name).cut(host)
 
 
 @playground.command(
@@ -129,7 +135,7 @@ def cut(host: str, name: str) -> None:
 @NAME
 def heal(host: str | None, name: str) -> None:
     """Plug a host's cable in again; without HOST: all cables, and the partition ends."""
-    Playground.open(name).heal(host)
+    _open(name).heal(host)
 
 
 @playground.command(epilog=_example("sudo swarmlet playground partition m1,w1 m2,m3,w2"))
@@ -137,7 +143,7 @@ def heal(host: str | None, name: str) -> None:
 @NAME
 def partition(groups: tuple[str, ...], name: str) -> None:
     """Let hosts of different groups no longer reach each other, until `heal`."""
-    Playground.open(name).partition(*[group.split(",") for group in groups])
+    _open(name).partition(*[group.split(",") for group in groups])
 
 
 @playground.command(
@@ -150,9 +156,8 @@ def partition(groups: tuple[str, ...], name: str) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def exec_(host: str, command: tuple[str, ...], name: str) -> None:
     """Run a command on a host: its network, its hostname, DOCKER_HOST set to its API."""
-    preflight.check_root()
     words = command[1:] if command[0] == "--" else command
-    argv, environ = Playground.open(name).command_on(host, words)
+    argv, environ = _open(name).command_on(host, words)
     os.execvpe(argv[0], argv, environ)  # noqa: S606 - the command takes our place, terminal and all
 
 
@@ -165,7 +170,7 @@ def exec_(host: str, command: tuple[str, ...], name: str) -> None:
 @NAME
 def load_image(*, tar: Path, hosts: tuple[str, ...], tag: str | None, name: str) -> None:
     """Give an image to HOSTS (all, if none is named): from `docker save`, or a root file system."""
-    found = Playground.open(name)
+    found = _open(name)
     with Lines().step(f"loaded {tar.name} on {', '.join(hosts) or 'all hosts'}"):
         names = found.load_image(tar, hosts, tag=tag)
     for loaded in names:
@@ -183,6 +188,12 @@ def down(name: str) -> None:
         return
     with Lines().step(f"took playground {name} down"):
         cleanup.destroy(site)
+
+
+def _open(name: str) -> Playground:
+    """Find a playground that is to be changed, which only root may."""
+    preflight.check_root()
+    return Playground.open(name)
 
 
 def _table(hosts: Sequence[HostStatus]) -> str:

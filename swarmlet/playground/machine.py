@@ -117,13 +117,20 @@ def pid_in(pidfile: Path, alive: set[int]) -> int | None:
     return pid if pid in alive else None
 
 
-def tail(log: Path, *, lines: int = 12) -> str:
-    """Return the last lines of a log, indented for an error message."""
+def is_written(pidfile: Path) -> bool:
+    """Say whether a pid file has its content: a shell creates it first and fills it then."""
     try:
-        text = log.read_text(errors="replace").splitlines()[-lines:]
+        return pidfile.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def tail(log: Path, *, lines: int = 12) -> list[str]:
+    """Return the last lines of a log; none when there is no log."""
+    try:
+        return log.read_text(errors="replace").splitlines()[-lines:]
     except OSError:
-        return "      | (no log)"
-    return "\n".join(f"      | {line}" for line in text)
+        return []
 
 
 @contextmanager
@@ -154,6 +161,7 @@ def _lock_folder(folder: Path) -> int:
 
 __all__ = [
     "CommandFailed",
+    "is_written",
     "launch",
     "link_is_up",
     "links",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -32,8 +32,9 @@ from swarmlet.playground import (
     records,
 )
 from swarmlet.playground.layout import DEFAULT_NAME, Role, Roots, Site, Spot, check_name, host_names
-from swarmlet.playground.progress import Progress, Silent
+from swarmlet.playground.progress import Progress, Silent, count
 from swarmlet.playground.records import HostRecord, Record
+from swarmlet.playground.status import HostStatus, look
 
 #: Where data goes when not to /var/lib: a larger or faster disk.
 DATA_VARIABLE: Final = "SWARMLET_PLAYGROUND_DIR"
@@ -42,7 +43,6 @@ DATA_VARIABLE: Final = "SWARMLET_PLAYGROUND_DIR"
 STOP_WITHIN: Final = 30.0
 
 T = TypeVar("T")
-State = Literal["running", "daemon stopped", "engine stopped", "off"]
 
 
 class HostIsOff(FailedPrecondition):
@@ -54,24 +54,6 @@ class HostIsOff(FailedPrecondition):
         super().__init__(f"host {name} is off", advice=f"boot it: swarmlet playground start {name}")
 
 
-class HostStatus(msgspec.Struct, frozen=True):
-    """One host as it is now; the fields of ``status --format json``."""
-
-    name: str
-    role: Role
-    state: State
-    address: str
-    cable: Literal["up", "cut"]
-    socket: Path
-    engine_socket: Path
-    netns: str
-    daemon_pid: int | None
-    engine_pid: int | None
-    state_dir: Path
-    log: Path
-    engine_log: Path
-
-
 class Wish(msgspec.Struct, frozen=True):
     """What ``up`` is asked for beside the number of hosts."""
 
@@ -81,6 +63,8 @@ class Wish(msgspec.Struct, frozen=True):
     daemon: tuple[str, ...] | None = boot.DAEMON
     engine: str = "dockerd"
     engine_args: tuple[str, ...] = ()
+    #: Leave what could not be made, to look at it.
+    retain: bool = False
 
 
 def default_roots(environ: Mapping[str, str] = os.environ) -> Roots:
@@ -124,8 +108,9 @@ class Playground:
         try:
             made.build(init=wish.init)
         except BaseException:
-            with made.progress.step(f"took playground {name} down again"):
-                cleanup.destroy(site)
+            if not wish.retain:
+                with made.progress.step(f"took playground {name} down again"):
+                    cleanup.destroy(site)
             raise
         return made
 
@@ -149,19 +134,21 @@ class Playground:
     def build(self, *, init: bool) -> None:
         """Make the hosts that the record names, and start them."""
         names = [host.name for host in self.record.hosts]
-        with self.progress.step(f"made network {self.record.network} for {len(names)} hosts"):
+        with self.progress.step(
+            f"made network {self.record.network} for {count(len(names), 'host')}"
+        ):
             self.site.run_dir.mkdir(parents=True)
             self.site.resolv_conf.write_text("nameserver 127.0.0.1\n")
             for host in self.record.hosts:
                 boot.plug_in(self.site, self.record, host)
-        with self.progress.step(f"started {len(names)} Docker Engines"):
+        with self.progress.step(f"started {count(len(names), 'Docker Engine')}"):
             self._each(names, self._start_engine)
         self._load_busybox(names)
         if self.record.daemon is not None:
-            with self.progress.step(f"started {len(names)} daemons"):
+            with self.progress.step(f"started {count(len(names), 'daemon')}"):
                 self._each(names, self._start_daemon)
         if self.record.daemon is not None and init:
-            with self.progress.step(f"formed a cluster of {len(names)} nodes"):
+            with self.progress.step(f"formed a cluster of {count(len(names), 'node')}"):
                 cluster.form(self.site, self.record.hosts)
         self.record = msgspec.structs.replace(self.record, phase="ready")
         records.save(self.site, self.record)
@@ -181,24 +168,7 @@ class Playground:
     def host(self, name: str) -> HostStatus:
         """Return one host as it is now; NotFound if there is none of that name."""
         record, spot = self._find(name)
-        alive = cgroups.members(spot.processes_cgroup)
-        engine = machine.pid_in(spot.engine_pidfile, alive)
-        daemon = machine.pid_in(spot.daemon_pidfile, alive)
-        return HostStatus(
-            name=name,
-            role=record.role,
-            state=_state(engine, daemon, daemon_wanted=self.record.daemon is not None),
-            address=record.address,
-            cable="up" if machine.link_is_up(spot.cable) else "cut",
-            socket=spot.socket,
-            engine_socket=spot.engine_socket,
-            netns=spot.netns,
-            daemon_pid=daemon,
-            engine_pid=engine,
-            state_dir=spot.state_dir,
-            log=spot.log,
-            engine_log=spot.engine_log,
-        )
+        return look(record, spot, daemon_wanted=self.record.daemon is not None)
 
     def client(self, host: str) -> Client:
         """Return a client of a host's API."""
@@ -221,32 +191,37 @@ class Playground:
 
     # -- power -----------------------------------------------------------------------------------
 
-    def kill(self, name: str) -> None:
-        """Cut a host's power: nothing of it runs on, nothing answers, not even its kernel."""
-        _, spot = self._find(name)
-        # The cable first: a host that loses power closes no connection and sends no RST.
-        machine.run_quietly(["ip", "link", "set", spot.cable, "down"])
-        cgroups.kill(spot.cgroup)
+    def kill(self, *names: str) -> None:
+        """Cut the power of hosts at one moment: nothing of them runs on, not even their kernels."""
+        spots = [self._find(name)[1] for name in names]
+        # Cables first: a host that loses power closes no connection and sends no RST.
+        for spot in spots:
+            machine.run_quietly(["ip", "link", "set", spot.cable, "down"])
+        self._each(names, lambda name: cgroups.kill(self.site.spot(name).cgroup))
 
-    def start(self, name: str) -> None:
-        """Boot a host that is off: a new network stack, then the engine, then the daemon."""
-        host, spot = self._find(name)
-        if self.host(name).state != "off":
-            self._start_missing(name)
-            return
-        cgroups.kill(spot.cgroup)  # a shell that `exec` started may be left
-        boot.wipe_volatile(spot)
-        boot.plug_in(self.site, self.record, host)
-        self._start_engine(name)
-        if self.record.daemon is not None:
-            self._start_daemon(name)
+    def start(self, *names: str) -> None:
+        """Boot hosts that are off: a new network stack, then the engine, then the daemon.
 
-    def _start_missing(self, name: str) -> None:
-        now = self.host(name)
-        if now.state == "running":
+        Of a host that is on, what is missing is started: its engine or its daemon.
+        """
+        for name in names:
+            self._refuse_running(name)
+        self._each(names, self._start)
+
+    def _refuse_running(self, name: str) -> None:
+        if self.host(name).state == "running":
             raise FailedPrecondition(
-                f"host {name} is running", advice=f"to cut its power: kill {name}"
+                f"host {name} is running",
+                advice=f"to cut its power first: swarmlet playground kill {name}",
             )
+
+    def _start(self, name: str) -> None:
+        host, spot = self._find(name)
+        now = self.host(name)
+        if now.state == "off":
+            cgroups.kill(spot.cgroup)  # a shell that `exec` started may be left
+            boot.wipe_volatile(spot)
+            boot.plug_in(self.site, self.record, host)
         if now.engine_pid is None:
             self._start_engine(name)
         if now.daemon_pid is None and self.record.daemon is not None:
@@ -395,14 +370,6 @@ def _reserve(site: Site, hosts: Sequence[tuple[str, Role]], wish: Wish) -> Recor
             cleanup.remove(site)
             raise
     return record
-
-
-def _state(engine: int | None, daemon: int | None, *, daemon_wanted: bool) -> State:
-    if engine is None and daemon is None:
-        return "off"
-    if engine is None:
-        return "engine stopped"
-    return "daemon stopped" if daemon is None and daemon_wanted else "running"
 
 
 __all__ = ["HostIsOff", "HostStatus", "Playground", "Wish", "default_roots"]

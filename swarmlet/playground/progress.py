@@ -39,8 +39,9 @@ class Lines:
             self._write(f" · {text} …")
         try:
             yield
-        except BaseException:
-            self._finish(f" ✗ {text}")
+        except BaseException as exc:
+            notes = getattr(exc, "__notes__", [])
+            self._finish("\n".join([f" ✗ {text}", *notes]))
             raise
         self._finish(f" ✓ {text} ({time.monotonic() - started:.1f} s)")
 
@@ -53,4 +54,9 @@ class Lines:
         self._stream.flush()
 
 
-__all__ = ["Lines", "Progress", "Silent"]
+def count(number: int, noun: str) -> str:
+    """Return ``1 host``, ``2 hosts``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+__all__ = ["Lines", "Progress", "Silent", "count"]

@@ -253,6 +253,30 @@ def test_nothing_of_a_killed_host_runs_or_answers_until_it_is_started(
         playground.start("m1")
 
 
+def test_all_hosts_lose_power_at_once_and_boot_at_once(make_playground: MakePlayground) -> None:
+    playground = make_playground(managers=1, workers=1, wish=FAKE_DAEMON)
+    playground.kill("m1", "w1")
+    assert [host.state for host in playground.status()] == ["off", "off"]
+    playground.start("m1", "w1")
+    assert [host.state for host in playground.status()] == ["running", "running"]
+
+
+def test_a_host_whose_daemon_or_engine_died_gets_what_is_missing(
+    make_playground: MakePlayground,
+) -> None:
+    playground = make_playground(managers=1, workers=0, wish=FAKE_DAEMON)
+    before = playground.host("m1")
+    playground.stop_daemon("m1")
+    playground.start("m1")
+    between = playground.host("m1")
+    assert between.engine_pid == before.engine_pid
+    os.kill(before.engine_pid or 0, signal.SIGKILL)
+    assert eventually(lambda: playground.host("m1").state == "engine stopped")
+    playground.start("m1")
+    assert playground.host("m1").state == "running"
+    assert playground.host("m1").daemon_pid == between.daemon_pid
+
+
 def test_daemons_form_a_cluster_and_are_stopped_without_touching_the_engine(
     make_playground: MakePlayground,
 ) -> None:

@@ -105,13 +105,17 @@ class Ledger:
     """What the whole cluster has agreed on so far."""
 
     committed: dict[int, tuple[int, int]] = field(default_factory=dict)
+    #: The term in which an entry was first seen committed: only later leaders must have it. One
+    #: whose votes were slow may still be elected in an earlier term, and can do nothing.
+    committed_in: dict[int, int] = field(default_factory=dict)
     states: dict[int, int] = field(default_factory=dict)
     leaders: dict[int, str] = field(default_factory=dict)
 
-    def note_applied(self, who: str, entry: Entry) -> None:
+    def note_applied(self, core: RaftCore, entry: Entry) -> None:
         key = (entry[2], zlib.crc32(entry[0]))
+        self.committed_in.setdefault(entry[1], core.term)
         if self.committed.setdefault(entry[1], key) != key:
-            raise ViolationError(f"{who} applies another entry {entry[1]} than was committed")
+            raise ViolationError(f"{core.me} applies another entry {entry[1]} than was committed")
 
     def note_state(self, who: str, index: int, values: dict[str, int]) -> None:
         digest = zlib.crc32(repr(sorted(values.items())).encode())
@@ -127,7 +131,7 @@ class Ledger:
             raise ViolationError(f"{known} and {core.me} both lead term {core.term}")
         self.leaders[core.term] = core.me
         for index, key in self.committed.items():
-            if index > max(core.snapshot_index, core.wal.first):
+            if self.committed_in[index] < core.term and index > core.wal.first:
                 entry = core.wal.at(index) if index <= core.wal.last else None
                 if entry is None or (entry[2], zlib.crc32(entry[0])) != key:
                     raise ViolationError(f"{core.me}, elected in {core.term}, lacks entry {index}")
@@ -141,7 +145,7 @@ class WatchedCore(RaftCore):
     registers: Registers
 
     def apply_entry(self, entry: Entry) -> int:
-        self.ledger.note_applied(self.me, entry)
+        self.ledger.note_applied(self, entry)
         work = super().apply_entry(entry)
         self.ledger.note_state(self.me, entry[1], self.registers.values)
         return work

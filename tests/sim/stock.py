@@ -505,7 +505,7 @@ def unknown_version(_: Path) -> bool:
     one.put("x")
     one.put("y")
     tick(one, 5)
-    return one.items.count("x") > 1 or one.items.count("y") > 1
+    return bool(one.items.count("x") > 1 or one.items.count("y") > 1)
 
 
 def removed_campaigns(_: Path) -> bool:

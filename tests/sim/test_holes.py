@@ -16,6 +16,7 @@ def test_both_sides_are_shown() -> None:
     assert len(STOCK) == 19
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # the stock journal closes nothing
 @pytest.mark.parametrize("hole", STOCK)
 def test_the_stock_library_has_the_hole(hole: str, tmp_path: Path) -> None:
     """Without our filter, the damage is done."""

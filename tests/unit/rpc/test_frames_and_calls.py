@@ -1,10 +1,9 @@
 """Frames, channels and calls between nodes."""
 
-import trio
 import pytest
-from hypothesis import given, strategies as st
-from trio.testing import memory_stream_pair
-
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from swarmlet.errors import NotFound
 from swarmlet.rpc.calls import (
     Answer,
@@ -20,6 +19,7 @@ from swarmlet.rpc.calls import (
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import MAX_FRAME, FrameDecoder, RemoteProtocolError, frame
 from swarmlet.rpc.messages import Acknowledged, Beat, FromAgent, FromManager, Pulse
+from trio.testing import memory_stream_pair
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.lists(st.integers(1, 50), min_size=1))

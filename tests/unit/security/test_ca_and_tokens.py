@@ -4,7 +4,6 @@ import random
 from pathlib import Path
 
 import pytest
-
 from swarmlet.clock import SECOND, Instant, Nanos
 from swarmlet.errors import Damaged, InvalidInput
 from swarmlet.model.objects import JoinTokens, RootCa

@@ -1,4 +1,4 @@
-"""The API: version negotiation, routing, errors; everything else goes to the engine."""
+"""The daemon's API: version negotiation, routing, errors; what is not ours goes to the engine."""
 
 import platform
 import re
@@ -6,12 +6,18 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+import trio
+
+from swarmlet import __version__
 from swarmlet.api import wording
 from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call, error_answer, parse_query
 from swarmlet.api.exchange import Exchange
+from swarmlet.api.http1 import Limits, Server
+from swarmlet.api.nodes import stale_reason
 from swarmlet.api.proxy import Proxy
 from swarmlet.api.routes import Route, find, is_ours
+from swarmlet.api.sockets import open_unix_listener, remove_socket
 from swarmlet.api.versions import NEWEST, Version, check_version, clamp, dotted, split_version
 from swarmlet.engine.tunnel import EngineGate, Headers
 from swarmlet.errors import InvalidInput, NotFound, SwarmletError
@@ -23,12 +29,15 @@ _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
 class Api:
     """Answers exchanges: the handler of :class:`swarmlet.api.http1.Server`."""
 
-    def __init__(self, backend: Backend, engine_socket: str | Path, *, version: str) -> None:
+    def __init__(
+        self, backend: Backend, engine_socket: str | Path, *, limits: Limits | None = None
+    ) -> None:
         self._backend = backend
         self._engine = EngineGate(engine_socket)
-        self._server = f"swarmlet/{version} ({platform.system().lower()})".encode()
+        self._server = f"swarmlet/{__version__} ({platform.system().lower()})".encode()
         patches = {b"api-version": dotted(NEWEST).encode()}
         self._proxy = Proxy(self._engine, patches=patches)
+        self.http = Server(self, limits=limits)
 
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one exchange."""
@@ -79,7 +88,7 @@ class Api:
 
     def _marked(self, route: Route, answer: Answer) -> Answer:
         """Say when an answer from the replica may be behind."""
-        reason = self._backend.stale() if route.from_replica else ""
+        reason = stale_reason(self._backend) if route.from_replica else ""
         if not reason:
             return answer
         text = _NOT_PRINTABLE.sub(" ", reason).replace('"', "'").encode()
@@ -105,3 +114,14 @@ def _segments(path: bytes) -> tuple[str, ...]:
         return tuple(unquote_to_bytes(part).decode() for part in path.split(b"/")[1:])
     except UnicodeDecodeError as exc:
         raise InvalidInput("the path is not valid UTF-8") from exc
+
+
+async def serve_unix(
+    path: Path, api: Api, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve ``api`` on a unix socket until cancelled, then drain. Started when it listens."""
+    listener = open_unix_listener(path)
+    try:
+        await api.http.serve(listener, task_status=task_status)
+    finally:
+        remove_socket(path)
