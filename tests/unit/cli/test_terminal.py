@@ -86,7 +86,7 @@ def test_the_wait_draws_bars(socket: Path, api: FakeApi) -> None:
     api.on("POST /services/create", (201, {"ID": web["ID"]}))
     api.on(f"GET /services/{web['ID']}", web)
     api.on("GET /tasks", [swarm.task(web, 1)])
-    status, said = _on_terminal(socket, "service", "create", "nginx", columns=80)
+    status, said = _on_terminal(socket, "service", "create", "nginx", columns=80, NO_COLOR="1")
     assert status == 0
     assert "████████████████████ 1/1" in said
     assert "^C leaves it running" in said
