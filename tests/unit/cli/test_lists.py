@@ -59,8 +59,8 @@ def test_service_ps_shows_history_states_and_errors(api: FakeApi, cli: Cli) -> N
         ),
         "tsk1-1-web00   web.1       nginx:1.29   wrk-1   Running         Running 3 seconds ago",
         (
-            "tsk0-1-web00    \\_ web.1   nginx:1.29   wrk-1   Shutdown        Failed about a minute ago"
-            '   "exit 1: no such file"'
+            "tsk0-1-web00    \\_ web.1   nginx:1.29   wrk-1   Shutdown        "
+            'Failed about a minute ago   "exit 1: no such file"'
         ),
     ]
     assert api.sent("GET /tasks")[0].filters == {"service": [web["ID"]]}
