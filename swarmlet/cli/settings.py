@@ -123,7 +123,10 @@ def version(app: App, style: str) -> None:
         app.out("Server: does not answer")
         app.note(trouble)
         return
-    app.out(f"Server: {daemon.get('Version', '?')}, API {daemon.get('ApiVersion', '?')}")
+    parts = {str(c.get("Name")): str(c.get("Version")) for c in daemon.get("Components") or ()}
+    app.out(f"Server: swarmlet {parts.get('swarmlet', '?')}, API {daemon.get('ApiVersion', '?')}")
+    if "Engine" in parts:
+        app.out(f"Engine: {parts['Engine']}")
 
 
 @click.command(

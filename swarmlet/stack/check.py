@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -82,6 +83,7 @@ def _place(mark: Mark) -> Place:
     return (mark.source.name, mark.line, mark.col)
 
 
+@cache
 def _validator() -> Draft202012Validator:
     text = resources.files("swarmlet.stack").joinpath("schema.json").read_text(encoding="utf-8")
     return Draft202012Validator(json.loads(text))

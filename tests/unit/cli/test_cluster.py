@@ -114,8 +114,12 @@ def test_update_sets_periods_in_nanoseconds(cli: Cli, api: FakeApi) -> None:
 
 def test_info_and_version(cli: Cli, api: FakeApi) -> None:
     assert "Manager:   yes" in cli("info").out
-    api.on("GET /version", {"Version": "0.1.0", "ApiVersion": "1.47"})
-    assert cli("version").out.splitlines()[1] == "Server: 0.1.0, API 1.47"
+    parts = [{"Name": "Engine", "Version": "29.0.1"}, {"Name": "swarmlet", "Version": "0.2"}]
+    api.on("GET /version", {"Version": "29.0.1", "ApiVersion": "1.47", "Components": parts})
+    assert cli("version").out.splitlines()[1:] == [
+        "Server: swarmlet 0.2, API 1.47",
+        "Engine: 29.0.1",
+    ]
     assert json.loads(cli("version", "--format", "json").out)["Server"]["ApiVersion"] == "1.47"
 
 

@@ -359,3 +359,31 @@ def test_inspect_pretty_leaves_out_what_is_not_set(api: FakeApi, cli: Cli) -> No
     lines = cli("service", "inspect", "--pretty", "web").out.splitlines()
     assert "Image:        nginx:1.29" in lines
     assert not [line for line in lines if line.endswith(":")]
+
+
+def test_a_task_that_falls_again_and_again_is_told_at_the_end(api: FakeApi, cli: Cli) -> None:
+    """It runs at the very moment when the time is up: the reason is told all the same."""
+    web = _created(api)
+    polls: list[int] = []
+
+    def tasks(_: Request) -> Json:
+        polls.append(1)
+        bad = swarm.task(web, 1, "failed", err="exit 3", age=9, desired="shutdown")
+        state = "starting" if len(polls) % 10 == 1 else "running"
+        return [bad, swarm.task(web, 1, state, number=1)]
+
+    api.on("GET /tasks", tasks)
+    result = cli("service", "create", "--timeout", "9s", "nginx")
+    assert result.status == 9
+    assert result.err.splitlines()[-4:-2] == [
+        "error: web did not stay up within 9 s",
+        "  why:  web.1 on wrk-1: exit 3",
+    ]
+    assert result.err.splitlines().count("  web.1 on wrk-1: exit 3") == 1
+
+
+def test_a_timeout_shorter_than_the_watch_says_so(api: FakeApi, cli: Cli) -> None:
+    _created(api)
+    result = cli("service", "create", "--timeout", "2s", "nginx")
+    assert result.status == 9
+    assert "too short to see that they stay up" in result.err

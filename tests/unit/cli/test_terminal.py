@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
@@ -16,9 +17,17 @@ from tests.fakes.api_server import FakeApi
 
 
 def _on_terminal(
-    socket: Path, *args: str, columns: int = 60, answer: bytes = b"", **env: str
+    socket: Path,
+    *args: str,
+    columns: int = 60,
+    answer: bytes = b"",
+    interrupt: bytes = b"",
+    **env: str,
 ) -> tuple[int, str]:
-    """Run a command line in a child whose three streams are a terminal."""
+    """Run a command line in a child whose three streams are a terminal.
+
+    It is interrupted (^C) when it prints ``interrupt``.
+    """
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "COLUMNS", "LINES")}
@@ -39,6 +48,9 @@ def _on_terminal(
         if not chunk:
             break
         said += chunk
+        if interrupt and interrupt in said:
+            child.send_signal(signal.SIGINT)
+            interrupt = b""
     os.close(master)
     return child.wait(timeout=30), said.decode(errors="replace")
 
@@ -90,3 +102,16 @@ def test_the_wait_draws_bars(socket: Path, api: FakeApi) -> None:
     assert status == 0
     assert "████████████████████ 1/1" in said
     assert "^C leaves it running" in said
+
+
+def test_ctrl_c_restores_the_terminal_and_tells_how_to_follow(socket: Path, api: FakeApi) -> None:
+    web = swarm.service("web")
+    api.on("POST /services/create", (201, {"ID": web["ID"]}))
+    api.on(f"GET /services/{web['ID']}", web)
+    status, said = _on_terminal(
+        *(socket, "service", "create", "--name", "web", "nginx"), columns=100, interrupt=b"0/1"
+    )
+    assert status == 130
+    assert "it goes on without you; see it with: swarmlet service ps web" in said
+    assert said.rindex("\x1b[?25h") > said.rindex("\x1b[?25l"), "the cursor is shown again"
+    assert "Traceback" not in said

@@ -126,7 +126,7 @@ _TREE = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(_KEYS, _TREE, max_size=4), _TREE)
 def test_no_well_formed_file_makes_the_checks_fail_otherwise(
     service: dict[str, object], volumes: object
