@@ -133,7 +133,9 @@ def test_without_history_a_finished_task_is_still_not_started_again() -> None:
     world.service(a_service(replicas=1, restart=RestartPolicy(condition="none")))
     world.run()
     world.report(world.wanted()[0].id, TaskState.COMPLETE)
-    world.run()
+    for _ in range(3):
+        world.run()
+        world.pass_time(10)
     assert (world.wanted(), history(world)) == ([], 1)
 
 
