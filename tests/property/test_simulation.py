@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from swarmlet.clock import SECOND
 from swarmlet.control.decision import Decision
 from swarmlet.model.objects import NodeState, TaskState
@@ -100,6 +101,12 @@ class Sim(World):
                 self.report(task.id, wanted)
                 return
 
+    def order(self, node_id: str, availability: Availability) -> None:
+        """An operator's wish; it does not bring a dead node back."""
+        node = self.store.node(node_id)
+        assert node is not None
+        self.nodes(replace(node, spec=replace(node.spec, availability=availability)))
+
     def come_back(self, node_id: str) -> None:
         """A node returns: first of all it stops what was replaced meanwhile."""
         for task in list(self.store.tasks_on_node(node_id)):
@@ -175,10 +182,10 @@ def happen(sim: Sim, event: tuple[str, object]) -> None:  # noqa: C901, PLR0912 
         case ("scale", int(replicas)) if sim.replicas is not None:
             sim.replicas = replicas
             sim.deploy()
-        case (("die" | "suspect") as loss, str(node_id)):
+        case (("die" | "suspect") as loss, str(node_id)) if sim.up(node_id):
             sim.node_state(node_id, LOSSES[loss])
         case (("drain" | "pause") as order, str(node_id)):
-            sim.nodes(a_node(node_id, availability=ORDERS[order]))
+            sim.order(node_id, ORDERS[order])
         case ("back", str(node_id)):
             sim.come_back(node_id)
         case ("wait", float(seconds)):

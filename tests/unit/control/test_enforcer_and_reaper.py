@@ -199,6 +199,17 @@ def test_a_node_makes_dirty_what_depends_on_it(world: World) -> None:
     assert not dirty.schedule(change, waiting=False)
 
 
+def test_a_placement_makes_its_node_dirty_a_report_does_not(world: World) -> None:
+    """The node may have been drained between the decision and its commit."""
+    world.service(a_service("more", replicas=1))
+    world.store.take_change()
+    world.settle()
+    (placed,) = world.wanted("more")
+    assert dirty.nodes(world.store.take_change()) == {placed.node_id}
+    world.obey()
+    assert dirty.nodes(world.store.take_change()) == set()
+
+
 def test_a_service_makes_its_slots_dirty(world: World) -> None:
     world.store.take_change()
     world.service(a_service(replicas=2, image="app:2"))
