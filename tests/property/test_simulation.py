@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from swarmlet.clock import SECOND
 from swarmlet.control.decision import Decision
+from swarmlet.control.nodeset import NodeSet
 from swarmlet.model.objects import NodeState, TaskState
 from swarmlet.model.specs import Availability, RestartPolicy
 from swarmlet.state import snapshot
@@ -26,6 +27,7 @@ class Sim(World):
         super().__init__()
         self.replicas = replicas
         self.image = "app:1"
+        self.load = NodeSet()
         self.nodes(*(a_node(node_id) for node_id in NODES))
         self.deploy()
 
@@ -51,12 +53,15 @@ class Sim(World):
     def new_leader(self) -> None:
         """All that a new leader has is the replicated state."""
         self.store = snapshot.thaw(snapshot.freeze(self.store)())
+        self.load = NodeSet()
 
     def check(self) -> None:
         wanted = Counter(task.slot_key for task in self.store.wanted_tasks("web"))
         assert all(count == 1 for count in wanted.values())
         running = Counter(task.slot_key for task in self.running() if self.up(task.node_id))
         assert all(count == 1 for count in running.values()), "two attempts of a slot run at once"
+        self.load.update(self.store, self.store.take_change())
+        assert self.load.loads == NodeSet.of(self.store).loads
 
     def check_floor(self, decision: Decision) -> None:
         """A running task is stopped for the update only while all others run."""

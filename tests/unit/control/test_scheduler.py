@@ -22,7 +22,7 @@ from swarmlet.model.specs import (
     RestartPolicy,
     SpreadOver,
 )
-from swarmlet.state.commands import ChangeTasks
+from swarmlet.state.commands import ChangeTasks, DeleteNode
 
 from tests.fakes.world import World, a_node, a_service
 
@@ -275,6 +275,24 @@ def test_deciding_does_not_take_what_is_not_committed() -> None:
     assert first.commands
     assert nodes.loads == NodeSet.of(world.store).loads
     assert scheduler.decide(world.store, world.now, nodes=nodes) == first
+
+
+def test_a_node_set_follows_nodes_that_come_and_go() -> None:
+    world = world_with(a_node("n0"), a_node("n1"))
+    world.service(a_service(replicas=4, cpus=1, ports=(HOST_PORT,)))
+    world.run()
+    nodes = NodeSet()
+    nodes.update(world.store, world.store.take_change())
+    for task in world.running():
+        world.report(task.id, TaskState.FAILED)
+    nodes.update(world.store, world.store.take_change())
+    assert nodes.loads == NodeSet.of(world.store).loads
+    node = world.store.node("n0")
+    assert node is not None
+    world.ok(DeleteNode(id="n0", expect=node.version))
+    world.settle()
+    nodes.update(world.store, world.store.take_change())
+    assert nodes.loads == NodeSet.of(world.store).loads
 
 
 def test_a_held_task_is_placed_before_its_time() -> None:
