@@ -206,6 +206,14 @@ class SyncObjConsensus:
             for member in [*voters, *core.learner_ids()]
         ]
 
+    def regressed_members(self) -> list[str]:
+        """Return followers that lost what they had acknowledged: they must leave and join anew.
+
+        A disk that lies about syncs does that. Known on a leader; such a follower never catches up,
+        since overwriting a promise silently is what could lose committed data.
+        """
+        return self._core.regressed_ids()
+
     def statistics(self) -> Statistics:
         """Return counters and sizes."""
         core = self._core
@@ -401,7 +409,7 @@ class SyncObjConsensus:
         self._wake.set()
 
     def _submit_batches(self) -> None:
-        while self._queue:
+        while self._queue and not self._core.transferring:
             batch: list[_Waiter] = []
             proposals: list[Proposal] = []
             size = 0

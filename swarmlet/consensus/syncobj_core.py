@@ -249,6 +249,10 @@ class RaftCore(SeamedSyncObj):
         """Members that receive the log and do not vote."""
         return sorted(str(peer.id) for peer in self.learners)
 
+    def regressed_ids(self) -> list[str]:
+        """Followers that insist on lacking entries they acknowledged."""
+        return sorted(str(peer.id) for peer, p in self._progress.items() if p.has_regressed)
+
     def contact_ids(self) -> set[str]:
         """Everybody this member may have to send to."""
         ids = {*self.configuration.members, *self.learner_ids()}
@@ -717,8 +721,8 @@ class RaftCore(SeamedSyncObj):
             progress.acknowledged(index)
             self._resend |= self.next_index[peer] <= self.wal.last
         else:
+            progress.refused(lost_data=index < self.match_index[peer])
             self.next_index[peer] = max(self.match_index[peer], index) + 1
-            progress.lost()
             self._resend = True
 
     def _on_chunk_ack(self, peer: Peer, m: ChunkAck) -> None:
