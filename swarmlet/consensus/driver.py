@@ -32,7 +32,8 @@ from swarmlet.consensus.port import (
 from swarmlet.consensus.sessions import Answer
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.consensus.snapshot import Taken
-from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
 from swarmlet.errors import (
     Damaged,
     DiskFailed,

@@ -21,7 +21,8 @@ from swarmlet.consensus.entries import Entry, Proposal
 from swarmlet.consensus.messages import FrameReader, encode_frame
 from swarmlet.consensus.settings import RaftSettings
 from swarmlet.consensus.snapshot import Taken
-from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
 
 from tests.sim.linearizable import Op, is_linearizable
 

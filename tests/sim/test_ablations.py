@@ -35,5 +35,9 @@ def test_the_scenario_finds_the_missing_cure(name: str) -> None:
 def test_the_simulator_finds_the_missing_cure(name: str) -> None:
     """Among twenty seeds, which all pass with it."""
     with ablated(name), pytest.raises((ViolationError, Damaged)):
-        for seed in range(20):
-            Sim(seed).run()
+        _run_seeds(20)
+
+
+def _run_seeds(count: int) -> None:
+    for seed in range(count):
+        Sim(seed).run()
