@@ -10,6 +10,8 @@ import pytest
 import trio
 import trio.testing
 from swarmlet.consensus.driver import SyncObjConsensus
+from swarmlet.consensus.messages import FrameReader, Ping, Pong, encode_frame
+from swarmlet.consensus.peers import SILENCE
 from swarmlet.consensus.port import Consensus, NotLeader, OutcomeUnknown, ProposalId
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.errors import DiskFailed, FailedPrecondition, InvalidInput, SwarmletError
@@ -226,6 +228,32 @@ async def test_hostile_bytes_close_the_stream_only(
         while await near.receive_some():
             pass
     assert (await leader.propose(b"fine")).value == b"1"
+
+
+async def test_a_newer_stream_of_a_peer_replaces_the_older(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """Bytes of a connection that its peer has given up are not waited for."""
+    leader = await three.leader()
+    older, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    await trio.testing.wait_all_tasks_blocked()
+    newer, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    with trio.fail_after(1):
+        assert await older.receive_some() == b""
+    await newer.send_all(encode_frame(Ping()))
+    (answer,) = FrameReader().feed(bytes(await newer.receive_some()))
+    assert answer == Pong()
+
+
+async def test_a_silent_stream_is_given_up(three: Cluster, autojump_clock: MockClock) -> None:
+    """TCP alone would keep it for many minutes."""
+    leader = await three.leader()
+    near, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    with trio.fail_after(SILENCE + 1):
+        assert await near.receive_some() == b""
 
 
 async def test_a_failed_disk_stops_the_member(tmp_path: Path, autojump_clock: MockClock) -> None:
