@@ -3,8 +3,8 @@
 A session that ends is followed by the next one; nothing that happens here touches a container.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -92,32 +92,45 @@ class Reporter:
         return Report(seq=self._seq, statuses=tuple(chosen.items()))
 
 
+class NodeSide(Protocol):
+    """What a session needs of its node."""
+
+    @property
+    def listen_port(self) -> int:
+        """Where this node's daemon listens."""
+        ...
+
+    async def dial(self, addr: str) -> trio.abc.Stream:
+        """Connect to ``host:port`` on the AGENT protocol. Raises ConnectionLost."""
+        ...
+
+    async def probe(self, node_id: str, addr: str) -> bool:
+        """Whether the daemon of another node answers at an address."""
+        ...
+
+    async def describe(self) -> NodeDescription:
+        """What this node says of itself."""
+        ...
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        """The last status of each task here."""
+        ...
+
+    def on_assignments(self, assignments: Assignments) -> None:
+        """The leader assigned tasks."""
+        ...
+
+    def on_settings(self, settings: Settings) -> None:
+        """The leader said how to behave: heartbeat, managers, wanted role."""
+        ...
+
+
 class AgentSession:
-    """Keeps one session with whichever manager leads.
+    """Keeps one session with whichever manager leads."""
 
-    ``dial`` connects to ``host:port`` on the AGENT protocol; ``probe`` says whether a node answers
-    at an address. ``on_*`` are called with what the leader says.
-    """
-
-    def __init__(
-        self,
-        *,
-        managers: Sequence[Peer],
-        dial: Callable[[str], Awaitable[trio.abc.Stream]],
-        probe: Callable[[str], Awaitable[bool]],
-        describe: Callable[[], Awaitable[NodeDescription]],
-        statuses: Callable[[], dict[str, TaskStatus]],
-        on_assignments: Callable[[Assignments], None],
-        on_settings: Callable[[Settings], None],
-        rng: Rng,
-    ) -> None:
+    def __init__(self, node: NodeSide, *, managers: Sequence[Peer], rng: Rng) -> None:
+        self._node = node
         self._managers = list(managers)
-        self._dial = dial
-        self._probe = probe
-        self._describe = describe
-        self._statuses = statuses
-        self._on_assignments = on_assignments
-        self._on_settings = on_settings
         self._rng = rng
         self._reporter = Reporter()
         self._channel: Channel[FromManager] | None = None
@@ -140,12 +153,15 @@ class AgentSession:
         """Hold sessions until cancelled. Raises NodeRemoved."""
         while True:
             for addr in self._candidates():
+                refused = ""
                 try:
                     await self._hold(addr)
                 except* (ConnectionLost, RemoteProtocolError) as group:
                     log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 except* NodeRemoved as group:
-                    raise group.exceptions[0] from None
+                    refused = str(group.exceptions[0])
+                if refused:
+                    raise NodeRemoved(refused)
                 if self._hint is not None:
                     break
             # A hint is the leader's address, fresh from a follower: go there without a pause.
@@ -161,7 +177,7 @@ class AgentSession:
 
     async def _hold(self, addr: str) -> None:
         """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
-        stream = await self._dial(addr)
+        stream = await self._node.dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:
             if not await self._introduce(channel):
@@ -175,8 +191,14 @@ class AgentSession:
 
     async def _introduce(self, channel: Channel[FromManager]) -> bool:
         """Say hello; whether the other side is the leader and welcomes us."""
-        description = await self._describe()
-        await channel.send(Hello(description=description, swarmlet_version=__version__))
+        description = await self._node.describe()
+        await channel.send(
+            Hello(
+                description=description,
+                listen_port=self._node.listen_port,
+                swarmlet_version=__version__,
+            )
+        )
         answer = await channel.receive()
         match answer:
             case Welcome():
@@ -195,7 +217,7 @@ class AgentSession:
 
     async def _converse(self, channel: Channel[FromManager]) -> None:
         self._reporter.restart()
-        for task_id, status in self._statuses().items():
+        for task_id, status in self._node.statuses().items():
             self._reporter.put(task_id, status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._beat, channel)
@@ -212,7 +234,7 @@ class AgentSession:
     ) -> None:
         match message:
             case Assignments():
-                self._on_assignments(message)
+                self._node.on_assignments(message)
             case Acknowledged():
                 self._reporter.acknowledged(message.seq)
             case Settings():
@@ -229,7 +251,7 @@ class AgentSession:
     def _learn(self, settings: Settings) -> None:
         self._managers = list(settings.managers) or self._managers
         self._period = settings.heartbeat
-        self._on_settings(settings)
+        self._node.on_settings(settings)
 
     async def _beat(self, channel: Channel[FromManager]) -> None:
         while True:
@@ -241,7 +263,7 @@ class AgentSession:
             await channel.send(await self._reporter.next())
 
     async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
-        heard = await self._probe(request.addr)
+        heard = await self._node.probe(request.node_id, request.addr)
         await channel.send(ProbeAnswer(seq=request.seq, heard=heard))
 
 

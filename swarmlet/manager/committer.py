@@ -1,12 +1,17 @@
-"""Group commit for the leader's own small writes: what gathers while one proposal is under way
-goes into the next. So ten thousand status reports cost a few Raft entries, and a single one waits
-for nobody.
+"""Group commit for the leader's own small writes.
+
+What gathers while one proposal is under way goes into the next. So ten thousand status reports
+cost a few Raft entries, and a single one waits for nobody.
 """
 
+import structlog
 import trio
 
+from swarmlet.errors import NoQuorum
 from swarmlet.manager.proposer import Proposer
 from swarmlet.state.commands import AnyCommand
+
+log = structlog.get_logger()
 
 #: Commands in one proposal: keeps a Raft entry far below its limit of 1 MiB (about 300 bytes each).
 MAX_BATCH = 500
@@ -28,12 +33,21 @@ class Committer:
         return done
 
     async def run(self) -> None:
-        """Commit until cancelled. Raises NoQuorum when that is lost: the leader's parts end."""
+        """Commit until cancelled; while there is no quorum, try again (commands are idempotent)."""
         while True:
             await self._wake.wait()
             batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
             if not self._queue:
                 self._wake = trio.Event()
-            await self._proposer.outcomes(*(command for command, _ in batch))
+            await self._commit(tuple(command for command, _ in batch))
             for _, done in batch:
                 done.set()
+
+    async def _commit(self, commands: tuple[AnyCommand, ...]) -> None:
+        while True:
+            try:
+                await self._proposer.outcomes(*commands)
+            except NoQuorum:
+                log.warning("commit-delayed", reason="no quorum", commands=len(commands))
+            else:
+                return

@@ -16,7 +16,7 @@ from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
 from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState
-from swarmlet.model.specs import ClusterSpec
+from swarmlet.model.specs import ClusterSpec, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Acknowledged,
@@ -43,6 +43,9 @@ log = structlog.get_logger()
 
 #: Changes that follow each other within this time (seconds) go out together (swarmkit: 100 ms).
 FLUSH_DELAY: Final = 0.005
+
+#: Where a daemon listens unless it says otherwise.
+DEFAULT_PORT: Final = 2377
 
 #: Above this many nodes the heartbeat stretches in proportion: 1,000 nodes beat every 5 s.
 NODES_PER_HEARTBEAT: Final = 200
@@ -140,8 +143,14 @@ def managers(view: View) -> tuple[Peer, ...]:
     )
 
 
+def acting_role(node: Node) -> Role:
+    """The role that a node shall act in: a demoted manager acts until Raft has let it go."""
+    manager = Role.MANAGER in (node.spec.role, node.role)
+    return Role.MANAGER if manager else Role.WORKER
+
+
 def heartbeat_period(spec: ClusterSpec, nodes: int) -> Nanos:
-    """Time between heartbeats: stretched in large clusters, so that beats do not drown the leader."""
+    """Time between heartbeats, stretched in large clusters: beats must not drown the leader."""
     return Nanos(int(defaults.heartbeat(spec) * max(1.0, nodes / NODES_PER_HEARTBEAT)))
 
 
@@ -164,6 +173,7 @@ class Dispatcher:
         self._heard = heard
         self._ended = ended
         self._probed = probed
+        self._ports: dict[str, int] = {}
         self.sessions: dict[str, Session] = {}
 
     async def run(self) -> None:
@@ -222,6 +232,7 @@ class Dispatcher:
 
     async def _serve_session(self, session: Session, hello: Hello, host: str) -> None:
         self._heard(session.node_id)
+        self._ports[session.node_id] = hello.listen_port
         await self._register(session.node_id, hello, host)
         view = self._replica.view
         node = view.node(session.node_id)
@@ -287,18 +298,25 @@ class Dispatcher:
         return Settings(
             heartbeat=heartbeat_period(spec, count),
             managers=managers(view),
-            role=node.spec.role,
+            role=acting_role(node),
         )
 
-    async def ask_probe(self, via: str, seq: int, addr: str) -> None:
-        """Ask an agent to find out whether a node answers it."""
+    async def ask_probe(self, via: str, seq: int, node_id: str) -> None:
+        """Ask an agent to find out whether another node answers it."""
         session = self.sessions.get(via)
         if session is None:
             return
         try:
-            await session.channel.send(ProbeRequest(seq=seq, addr=addr))
+            await session.channel.send(
+                ProbeRequest(seq=seq, node_id=node_id, addr=self._probe_addr(node_id))
+            )
         except ConnectionLost:
             log.info("probe-not-asked", via=via)
+
+    def _probe_addr(self, node_id: str) -> str:
+        node = self._replica.view.node(node_id)
+        host = node.status.addr if node else ""
+        return f"{host}:{self._ports.get(node_id, DEFAULT_PORT)}"
 
 
 _REMOVED: Final = Refused(

@@ -1,6 +1,7 @@
 """Connections from this manager to the others, made when first needed and kept."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 
@@ -43,7 +44,6 @@ class Links:
             return caller
 
     async def _read(self, caller: Caller) -> None:
-        try:
+        # When it ends, its open calls have failed; the next call dials again.
+        with suppress(ConnectionLost, RemoteProtocolError):
             await caller.run()
-        except (ConnectionLost, RemoteProtocolError):
-            pass  # its open calls have failed; the next call dials again

@@ -28,11 +28,13 @@ from swarmlet.errors import (
 )
 from swarmlet.manager.links import Links
 from swarmlet.rpc.calls import (
+    Answer,
     AskReadIndex,
     CallRefused,
     Committed,
     Forward,
     ReadIndexIs,
+    Request,
 )
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
@@ -95,9 +97,8 @@ class Proposer:
         """The error that says how many managers are missing."""
         members = self._consensus.members()
         voters = [m.id for m in members if m.voter]
-        return NoQuorum(
-            reachable=sum(1 for m in members if m.voter and m.reachable), needed=quorum(voters)
-        )
+        reachable = sum(1 for m in members if m.voter and m.reachable)
+        return NoQuorum(reachable=reachable, needed=quorum(voters))
 
     async def _commit(self, data: bytes, seq: int) -> Applied:
         while True:
@@ -113,12 +114,39 @@ class Proposer:
             await trio.sleep(RETRY)
 
     async def _forward(self, leader: str, data: bytes, ident: ProposalId) -> Applied:
-        answer = await self._links.call(
+        answer = await self._call_leader(
             leader,
             Forward(client=ident.client, seq=ident.seq, floor=ident.floor, command=data),
         )
         assert isinstance(answer, Committed)
         return Applied(answer.index, answer.value)
+
+    async def _call_leader(self, leader: str, body: Request) -> Answer:
+        """Call the leader for as long as it is: a host that lost its power never answers.
+
+        Raises ConnectionLost, CallRefused, or OutcomeUnknown when leadership moved on meanwhile.
+        """
+        answers: list[Answer] = []
+        errors: list[SwarmletError] = []
+
+        async def ask(scope: trio.CancelScope) -> None:
+            try:
+                answers.append(await self._links.call(leader, body))
+            except SwarmletError as exc:
+                errors.append(exc)
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, nursery.cancel_scope)
+            async for leadership in self._consensus.watch_leadership():
+                if leadership.leader != leader:
+                    nursery.cancel_scope.cancel()
+                    break
+        if errors:
+            raise errors[0]
+        if not answers:
+            raise OutcomeUnknown(f"{leader} is not the leader any more")
+        return answers[0]
 
     async def _read_index(self) -> int:
         while True:
@@ -127,7 +155,7 @@ class Proposer:
                 if leadership.is_leader:
                     return await self._consensus.read_index()
                 if leadership.leader is not None:
-                    answer = await self._links.call(leadership.leader, AskReadIndex())
+                    answer = await self._call_leader(leadership.leader, AskReadIndex())
                     assert isinstance(answer, ReadIndexIs)
                     return answer.index
             except (NotLeader, OutcomeUnknown, ConnectionLost, CallRefused):
