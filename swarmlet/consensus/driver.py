@@ -4,7 +4,7 @@ The core decides; this module moves bytes and wakes tasks. Disk work runs in a w
 batch a round, so that everything proposed during one sync shares the next.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -147,7 +147,7 @@ class SyncObjConsensus:
         """Index of the last entry applied here."""
         return self._core.applied_index
 
-    async def watch_leadership(self) -> AsyncIterator[Leadership]:
+    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change."""
         seen = None
         while True:

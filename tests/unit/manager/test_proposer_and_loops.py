@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 from swarmlet.clock import Instant
+from swarmlet.consensus.port import ProposalId
 from swarmlet.control.decision import Decision
 from swarmlet.errors import AlreadyExists, NoQuorum, NotFound, OutOfSequence
 from swarmlet.manager.links import Links
@@ -110,7 +111,8 @@ async def test_forwarded_write_returns_when_the_local_replica_has_it(
         assert isinstance(request, Forward)
         applied = await leader.consensus.propose(request.command)
         follower.consensus.gain_leadership()  # replication, as far as this test needs it
-        await follower.consensus.propose(request.command)
+        ident = ProposalId(request.client, request.seq, request.floor)
+        await follower.consensus.propose(request.command, ident=ident)
         return Committed(index=applied.index, value=applied.value)
 
     async def dial(_member: str) -> trio.abc.Stream:
@@ -121,7 +123,6 @@ async def test_forwarded_write_returns_when_the_local_replica_has_it(
     follower.consensus.lose_leadership(to="m2")
     await nursery.start(links.run)
     nursery.start_soon(_serve, theirs, handle)
-    # The link dies with its leadership in this test, so the call is answered or made again.
     await follower.proposer.propose(_service("web"))
     assert follower.replica.view.service_named("web") is not None
     nursery.cancel_scope.cancel()
