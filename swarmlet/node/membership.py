@@ -122,7 +122,7 @@ class Membership:
     async def stop_tasks(self) -> None:
         """Stop and remove every container of this node's tasks."""
         self._worker.assign(Assignments(full=True))
-        await self._worker.wait_idle()  # type: ignore[attr-defined]
+        await self._worker.wait_idle()
 
     # The agent's side.
 
