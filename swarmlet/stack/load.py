@@ -30,7 +30,7 @@ from swarmlet.stack.problems import Mark, Problem, Source, StackError
 #: Docker's largest published stacks have 20 KB; the parser takes 0.1 s for this.
 MAX_BYTES: Final = 256 * 1024
 #: Nodes after aliases are resolved; a stack of a hundred services has about 5,000.
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 40
 
 _DEEP: Final = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}")

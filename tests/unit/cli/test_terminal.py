@@ -70,6 +70,11 @@ def test_a_list_fits_the_terminal(socket: Path) -> None:
     assert "…" in lines[1]
 
 
+def test_no_trunc_cuts_nothing(socket: Path) -> None:
+    said = _on_terminal(socket, "service", "ls", "--no-trunc", columns=60)[1]
+    assert "registry.example.com/a/long/name:1.2.3" in said
+
+
 def test_states_are_coloured_on_a_terminal_and_not_with_no_color(socket: Path) -> None:
     assert "\x1b[32m" in _on_terminal(socket, "node", "ls", columns=120)[1]
     assert "\x1b[" not in _on_terminal(socket, "node", "ls", columns=120, NO_COLOR="1")[1]
