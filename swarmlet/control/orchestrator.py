@@ -124,10 +124,14 @@ class _Plan:
         attempts = list(self.view.tasks_in_slot(key))
         version = self.service.spec_version
         start = restart.next_start(self._policy, attempts, spec_version=version, now=self.now)
-        if start is not None:
-            self._create(key, start)
-            return
         last = restart.newest(attempts)
+        if start is not None:
+            if start > self.now and last is not None and restart.rejected(last):
+                self._unsettled = True  # its successor would be rejected while it waits at READY
+                self.wake_at = earlier(self.wake_at, start)
+            else:
+                self._create(key, start)
+            return
         if last is not None and last.status.state is not TaskState.COMPLETE:
             self._unsettled = True
 

@@ -41,7 +41,7 @@ from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
 
 #: Seconds after which a write or a barrier without a quorum fails (design: targets).
-NO_QUORUM_AFTER: Final = 1.9
+NO_QUORUM_AFTER: Final = 1.7
 
 #: Seconds between two looks for a leader while there is none.
 RETRY: Final = 0.05
