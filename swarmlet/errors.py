@@ -90,11 +90,16 @@ class NoQuorum(Unavailable):
     code, exit_status = "no-quorum", 5
 
     def __init__(self, *, reachable: int, needed: int) -> None:
-        super().__init__(
-            f"the swarm has no leader: {reachable} of {needed} needed managers answer",
-            advice="start the missing managers (node ls shows them); "
-            "running tasks go on, nothing new can be started until then",
-        )
+        if reachable < needed:
+            message = f"the swarm has no leader: {reachable} of {needed} needed managers answer"
+            advice = (
+                "start the missing managers (node ls shows them); "
+                "running tasks go on, nothing new can be started until then"
+            )
+        else:
+            message = "the swarm has no leader at this moment: the managers elect one"
+            advice = "try again; an election takes about a second"
+        super().__init__(message, advice=advice)
 
 
 class EngineUnavailable(Unavailable):
@@ -123,3 +128,12 @@ class DiskFailed(SwarmletError):
     """A write or a sync failed (disk full, I/O error): nothing may be acknowledged any more."""
 
     code = "disk-failed"
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> SwarmletError | None:
+    """The first of our errors in a group (nurseries raise groups), or None."""
+    for exc in group.exceptions:
+        found = first_error(exc) if isinstance(exc, BaseExceptionGroup) else exc
+        if isinstance(found, SwarmletError):
+            return found
+    return None

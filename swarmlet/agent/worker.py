@@ -29,6 +29,9 @@ from swarmlet.rpc.messages import Assignment, Assignments
 #: How long a node that starts waits for a manager before it runs its tasks from disk.
 ALONE_AFTER: Final = Seconds(5.0)
 
+#: Seconds between two looks whether the last container is gone when a node leaves.
+IDLE_CHECK: Final = 0.05
+
 #: Creating and starting are bound by the processors of runc and by the disk; a few more calls than
 #: processors keep both busy, many more only make each slower (and delay a stop).
 PARALLEL: Final = (os.cpu_count() or 1) * 2 + 2
@@ -159,6 +162,12 @@ class Worker:
         if self._told.is_set():
             self._release()
         self._dirty.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until no task is left, dismissed ones included: their containers are removed."""
+        # A node does this once in its life, when it leaves: no event is kept for it.
+        while self._units:  # noqa: ASYNC110
+            await trio.sleep(IDLE_CHECK)
 
     def statuses(self) -> dict[str, TaskStatus]:
         """The last status of each assigned task, to report again on a new session."""

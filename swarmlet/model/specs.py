@@ -32,7 +32,7 @@ Labels = dict[str, str]
 
 
 class HealthConfig(Spec, frozen=True):
-    """How the engine probes a container. ``test[0]`` is NONE, CMD or CMD-SHELL; empty: the image."""
+    """How a container is probed. ``test[0]`` is NONE, CMD or CMD-SHELL; empty: the image."""
 
     test: tuple[str, ...] = ()
     interval: int = 0

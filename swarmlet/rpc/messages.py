@@ -26,7 +26,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults
 
 
 class Hello(Message, frozen=True, kw_only=True):
-    """First message of a session."""
+    """First message of a session. ``listen_port`` is where the daemon answers probes."""
 
     description: NodeDescription
     listen_port: int
@@ -146,6 +146,7 @@ class ProbeRequest(Message, frozen=True, kw_only=True):
     """Does that node answer you? Asked of others before a silent node is declared down."""
 
     seq: int
+    node_id: str
     addr: str
 
 

@@ -78,9 +78,10 @@ def _change_nodes(store: Store, command: ChangeNodes, at: Instant) -> Outcome:
         fields = {
             name: value
             for name in ("status", "description", "role", "manager_addr")
-            if (value := getattr(change, name)) is not None
+            if (value := getattr(change, name)) is not None and value != getattr(old, name)
         }
-        store.put_node(replace(old, **fields, version=store.index, updated_at=at))
+        if fields:  # a version that grows for nothing would fail an operator's update
+            store.put_node(replace(old, **fields, version=store.index, updated_at=at))
     return None
 
 
@@ -93,7 +94,8 @@ def _delete_node(store: Store, command: DeleteNode, at: Instant) -> Outcome:
     store.delete_node(command.id)
     gone = TaskStatus(state=TaskState.ORPHANED, at=at, message="its node was removed")
     for task in list(store.tasks_on_node(command.id)):
-        _set(store, task, at, status=_forward(task.status, gone), desired=_at_least_shut(task))
+        if not task.status.state.ended:  # what ended before keeps its reason
+            _set(store, task, at, status=_forward(task.status, gone))
     return None
 
 
@@ -110,16 +112,18 @@ def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
             f"service {new.spec.name} already exists",
         )
     fields = _stamped(store, new, old, at)
-    fields["spec_version"] = store.index if _restarts(old, new) else new.spec_version
+    fields["spec_version"] = store.index
+    if old is not None and not _restarts(old, new):
+        fields["spec_version"] = old.spec_version
     store.put_service(replace(new, **fields))
     return None
 
 
-def _restarts(old: Service | None, new: Service) -> bool:
-    """Whether a service's tasks must be replaced: template or published ports differ."""
+def _restarts(old: Service, new: Service) -> bool:
+    """Whether a service's tasks must be replaced: template, networks or published ports differ."""
     return (
-        old is None
-        or old.spec.task_template != new.spec.task_template
+        old.spec.task_template != new.spec.task_template
+        or old.spec.networks != new.spec.networks
         or old.spec.ports != new.spec.ports
     )
 
@@ -148,8 +152,9 @@ def _create_tasks(store: Store, command: CreateTasks, at: Instant) -> Outcome:
     if service is None or service.spec_version != command.spec_version:
         return _STALE
     for new in command.tasks:
-        if store.task(new.id) is None:
-            store.put_task(_task_of(store, service, new, at))
+        lost = new.node_id and store.node(new.node_id) is None
+        if store.task(new.id) is None and not lost:
+            store.put_task(_settled(_task_of(store, service, new, at), at))
     return None
 
 
@@ -176,30 +181,38 @@ def _change_tasks(store: Store, command: ChangeTasks, at: Instant) -> Outcome:
     for change in command.changes:
         task = store.task(change.id)
         if task is not None:
-            _set(store, task, at, **_decided(task, change))
+            _set(store, task, at, **_decided(store, task, change))
     return None
 
 
-def _decided(task: Task, change: TaskChange) -> dict[str, Any]:
+def _decided(store: Store, task: Task, change: TaskChange) -> dict[str, Any]:
     """The fields of a decision that still fit the task."""
     fields: dict[str, Any] = {}
     if change.desired is not None and change.desired > task.desired:
         fields["desired"] = change.desired
-    placed = task.node_id and task.node_id != change.node_id
-    if change.node_id is not None and placed:
-        return fields  # another placement won; the status belongs to this one
+    if change.node_id is not None and not _may_place(store, task, change.node_id):
+        return fields  # the status belongs to the placement, which came too late
     if change.node_id is not None:
         fields["node_id"] = change.node_id
-    if change.status is not None:
-        fields["status"] = _forward(task.status, change.status)
+    status = change.status
+    if status is not None and (status.state < TaskState.ASSIGNED or change.node_id or task.node_id):
+        fields["status"] = _forward(task.status, status)
     return fields
+
+
+def _may_place(store: Store, task: Task, node_id: str) -> bool:
+    """A task is placed once, while somebody wants it, and on a node that exists."""
+    return task.node_id in {"", node_id} and task.wanted and store.node(node_id) is not None
 
 
 def _report_tasks(store: Store, command: ReportTasks, at: Instant) -> Outcome:
     for report in command.reports:
         task = store.task(report.id)
-        if task is not None and task.node_id == command.node_id:
-            _set(store, task, at, status=_forward(task.status, report.status))
+        if task is None or task.node_id != command.node_id:
+            continue
+        # A node's clock may run ahead; restart windows count in the managers' time.
+        status = replace(report.status, at=min(report.status.at, at))
+        _set(store, task, at, status=_forward(task.status, status))
     return None
 
 
@@ -223,15 +236,24 @@ def _forward(old: TaskStatus, new: TaskStatus) -> TaskStatus:
     return new
 
 
-def _at_least_shut(task: Task) -> TaskState:
-    return max(task.desired, TaskState.SHUTDOWN)
-
-
 def _set(store: Store, task: Task, at: Instant, **fields: Any) -> None:  # noqa: ANN401 - struct fields
     """Write a task if anything of it changes."""
     if all(getattr(task, name) == value for name, value in fields.items()):
         return
-    store.put_task(replace(task, **fields, version=store.index, updated_at=at))
+    store.put_task(_settled(replace(task, **fields, version=store.index, updated_at=at), at))
+
+
+def _settled(task: Task, at: Instant) -> Task:
+    """Close what follows by itself, so that no loop has to.
+
+    Nobody wants a task that has ended; one that no agent has seen ends when nobody wants it.
+    """
+    if task.status.state.ended:
+        return replace(task, desired=max(task.desired, TaskState.SHUTDOWN))
+    if task.desired >= TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
+        never = TaskStatus(state=TaskState.SHUTDOWN, at=at, message="shut down before it started")
+        return replace(task, status=never)
+    return task
 
 
 _HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]]] = {

@@ -9,7 +9,7 @@ index here, kept up to date by the two methods that write each table.
 from collections.abc import Iterable, Iterator
 from typing import Final, Protocol, TypeVar
 
-from swarmlet.model.objects import Cluster, Node, Service, Task
+from swarmlet.model.objects import Cluster, Node, Service, Task, TaskState
 
 _K = TypeVar("_K")
 
@@ -51,6 +51,10 @@ class View(Protocol):
         """All services."""
         ...
 
+    def global_services(self) -> Iterable[Service]:
+        """Services that want one task on each node."""
+        ...
+
     def task(self, task_id: str) -> Task | None:
         """The task of that identifier."""
         ...
@@ -61,6 +65,10 @@ class View(Protocol):
 
     def tasks_of_service(self, service_id: str) -> Iterable[Task]:
         """Tasks of a service, ended ones included; also of a service that was removed."""
+        ...
+
+    def wanted_tasks(self, service_id: str) -> Iterable[Task]:
+        """Those tasks of a service that fill its slots, see :attr:`Task.wanted`."""
         ...
 
     def tasks_on_node(self, node_id: str) -> Iterable[Task]:
@@ -109,6 +117,8 @@ class Store:
         self._tasks: dict[str, Task] = {}
         self._service_names: dict[str, str] = {}
         self._by_service: dict[str, dict[str, Task]] = {}
+        self._globals: dict[str, Service] = {}
+        self._wanted: dict[str, dict[str, Task]] = {}
         self._by_node: dict[str, dict[str, Task]] = {}
         self._by_slot: dict[SlotKey, dict[str, Task]] = {}
         self._unassigned: dict[str, Task] = {}
@@ -135,6 +145,10 @@ class Store:
         """See :class:`View`."""
         return self._services.values()
 
+    def global_services(self) -> Iterable[Service]:
+        """See :class:`View`."""
+        return self._globals.values()
+
     def task(self, task_id: str) -> Task | None:
         """See :class:`View`."""
         return self._tasks.get(task_id)
@@ -146,6 +160,10 @@ class Store:
     def tasks_of_service(self, service_id: str) -> Iterable[Task]:
         """See :class:`View`."""
         return self._by_service.get(service_id, _NONE).values()
+
+    def wanted_tasks(self, service_id: str) -> Iterable[Task]:
+        """See :class:`View`."""
+        return self._wanted.get(service_id, _NONE).values()
 
     def tasks_on_node(self, node_id: str) -> Iterable[Task]:
         """See :class:`View`."""
@@ -181,12 +199,16 @@ class Store:
             del self._service_names[old.spec.name]
         self._services[service.id] = service
         self._service_names[service.spec.name] = service.id
+        self._globals.pop(service.id, None)
+        if service.spec.is_global:
+            self._globals[service.id] = service
         self.change.services.add(service.id)
 
     def delete_service(self, service_id: str) -> None:
         """Remove a service; its tasks stay."""
         old = self._services.pop(service_id)
         del self._service_names[old.spec.name]
+        self._globals.pop(service_id, None)
         self.change.services.add(service_id)
 
     def put_task(self, task: Task) -> None:
@@ -199,8 +221,10 @@ class Store:
         self._by_slot.setdefault(task.slot_key, {})[task.id] = task
         if task.node_id:
             self._by_node.setdefault(task.node_id, {})[task.id] = task
-        if task.wanted and task.status.state <= task.status.state.PENDING:
-            self._unassigned[task.id] = task
+        if task.wanted:
+            self._wanted.setdefault(task.service_id, {})[task.id] = task
+            if task.status.state <= TaskState.PENDING:
+                self._unassigned[task.id] = task
         self.change.tasks[task.id] = task
 
     def delete_task(self, task_id: str) -> None:
@@ -218,6 +242,7 @@ class Store:
         _discard(self._by_service, task.service_id, task.id)
         _discard(self._by_slot, task.slot_key, task.id)
         _discard(self._by_node, task.node_id, task.id)
+        _discard(self._wanted, task.service_id, task.id)
         self._unassigned.pop(task.id, None)
 
     def tables(self) -> tuple[list[Node], list[Service], list[Task]]:

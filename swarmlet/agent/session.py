@@ -1,0 +1,271 @@
+"""The agent's end of its session with the leader: finds it, says hello, beats, reports, listens.
+
+A session that ends is followed by the next one; nothing that happens here touches a container.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import structlog
+import trio
+
+from swarmlet import __version__
+from swarmlet.clock import Nanos, Rng
+from swarmlet.errors import SwarmletError
+from swarmlet.model.defaults import HEARTBEAT
+from swarmlet.model.objects import NodeDescription, TaskStatus
+from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.frames import RemoteProtocolError
+from swarmlet.rpc.messages import (
+    Acknowledged,
+    Assignments,
+    Beat,
+    FromManager,
+    Goodbye,
+    GoodbyeReason,
+    Hello,
+    Peer,
+    ProbeAnswer,
+    ProbeRequest,
+    Pulse,
+    Redirect,
+    Refused,
+    Report,
+    Settings,
+    Welcome,
+)
+
+log = structlog.get_logger()
+
+#: Heartbeats without any word from the manager after which the session is given up.
+SILENCE: Final = 2.2
+
+#: Seconds between two rounds of tries, jittered: a whole cluster must not knock at once.
+RETRY: Final = 0.25
+
+#: Statuses in one report; a node that returns with thousands sends several.
+MAX_REPORT: Final = 500
+
+
+class NodeRemoved(SwarmletError):
+    """The cluster does not know this node any more."""
+
+    code = "node-removed"
+
+
+class Reporter:
+    """Statuses that the leader has not acknowledged. Only the newest of a task counts."""
+
+    def __init__(self) -> None:
+        self._pending: dict[str, TaskStatus] = {}
+        self._sent: dict[int, dict[str, TaskStatus]] = {}
+        self._seq = 0
+        self._wake = trio.Event()
+
+    def put(self, task_id: str, status: TaskStatus) -> None:
+        """Queue a status."""
+        self._pending[task_id] = status
+        self._wake.set()
+
+    def restart(self) -> None:
+        """A new session: what was not acknowledged is sent again."""
+        for seq in sorted(self._sent, reverse=True):
+            self._pending = self._sent[seq] | self._pending
+        self._sent.clear()
+        if self._pending:
+            self._wake.set()
+
+    def acknowledged(self, seq: int) -> None:
+        """The leader has committed a report."""
+        self._sent.pop(seq, None)
+
+    async def next(self) -> Report:
+        """Wait for the next report to send."""
+        await self._wake.wait()
+        chosen = dict(list(self._pending.items())[:MAX_REPORT])
+        for task_id in chosen:
+            del self._pending[task_id]
+        if not self._pending:
+            self._wake = trio.Event()
+        self._seq += 1
+        self._sent[self._seq] = chosen
+        return Report(seq=self._seq, statuses=tuple(chosen.items()))
+
+
+class NodeSide(Protocol):
+    """What a session needs of its node."""
+
+    @property
+    def listen_port(self) -> int:
+        """Where this node's daemon listens."""
+        ...
+
+    async def dial(self, addr: str) -> trio.abc.Stream:
+        """Connect to ``host:port`` on the AGENT protocol. Raises ConnectionLost."""
+        ...
+
+    async def probe(self, node_id: str, addr: str) -> bool:
+        """Whether the daemon of another node answers at an address."""
+        ...
+
+    async def describe(self) -> NodeDescription:
+        """What this node says of itself."""
+        ...
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        """The last status of each task here."""
+        ...
+
+    def on_assignments(self, assignments: Assignments) -> None:
+        """The leader assigned tasks."""
+        ...
+
+    def on_settings(self, settings: Settings) -> None:
+        """The leader said how to behave: heartbeat, managers, wanted role."""
+        ...
+
+
+class AgentSession:
+    """Keeps one session with whichever manager leads."""
+
+    def __init__(self, node: NodeSide, *, managers: Sequence[Peer], rng: Rng) -> None:
+        self._node = node
+        self._managers = list(managers)
+        self._rng = rng
+        self._reporter = Reporter()
+        self._channel: Channel[FromManager] | None = None
+        self._hint: str | None = None
+        self._period = HEARTBEAT
+
+    def report(self, task_id: str, status: TaskStatus) -> None:
+        """Report a task's status, now or as soon as there is a session."""
+        self._reporter.put(task_id, status)
+
+    async def goodbye(self, reason: GoodbyeReason) -> None:
+        """Tell the leader why the session ends; silent when there is none."""
+        if self._channel is not None:
+            try:
+                await self._channel.send(Goodbye(reason=reason))
+            except ConnectionLost:
+                log.info("goodbye-not-sent")
+
+    async def run(self) -> None:
+        """Hold sessions until cancelled. Raises NodeRemoved."""
+        while True:
+            for addr in self._candidates():
+                refused = ""
+                try:
+                    await self._hold(addr)
+                except* (ConnectionLost, RemoteProtocolError) as group:
+                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
+                except* NodeRemoved as group:
+                    refused = str(group.exceptions[0])
+                if refused:
+                    raise NodeRemoved(refused)
+                if self._hint is not None:
+                    break
+            # A hint is the leader's address, fresh from a follower: go there without a pause.
+            await trio.sleep(0 if self._hint else RETRY * (0.5 + self._rng.random()))
+
+    def _candidates(self) -> list[str]:
+        """Addresses to try: the hinted leader first, the others in an order of their own."""
+        addresses = [peer.addr for peer in self._managers]
+        start = int(self._rng.random() * len(addresses)) if addresses else 0
+        order = addresses[start:] + addresses[:start]
+        hint, self._hint = self._hint, None
+        return [hint, *(a for a in order if a != hint)] if hint else order
+
+    async def _hold(self, addr: str) -> None:
+        """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
+        stream = await self._node.dial(addr)
+        channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
+        try:
+            if not await self._introduce(channel):
+                return
+            log.info("session-started", manager=addr)
+            self._channel = channel
+            await self._converse(channel)
+        finally:
+            self._channel = None
+            await channel.aclose()
+
+    async def _introduce(self, channel: Channel[FromManager]) -> bool:
+        """Say hello; whether the other side is the leader and welcomes us."""
+        description = await self._node.describe()
+        await channel.send(
+            Hello(
+                description=description,
+                listen_port=self._node.listen_port,
+                swarmlet_version=__version__,
+            )
+        )
+        answer = await channel.receive()
+        match answer:
+            case Welcome():
+                self._learn(
+                    Settings(heartbeat=answer.heartbeat, managers=answer.managers, role=answer.role)
+                )
+                return True
+            case Redirect():
+                self._managers = list(answer.managers) or self._managers
+                self._hint = answer.leader.addr if answer.leader else None
+                return False
+            case Refused():
+                raise NodeRemoved(answer.message)
+            case _:
+                raise RemoteProtocolError("the manager did not answer hello")
+
+    async def _converse(self, channel: Channel[FromManager]) -> None:
+        self._reporter.restart()
+        for task_id, status in self._node.statuses().items():
+            self._reporter.put(task_id, status)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._beat, channel)
+            nursery.start_soon(self._send_reports, channel)
+            while True:
+                with trio.move_on_after(_seconds(self._period) * SILENCE) as scope:
+                    message = await channel.receive()
+                if scope.cancelled_caught:
+                    raise ConnectionLost(f"{channel.peer} is silent")
+                self._take(message, channel, nursery)
+
+    def _take(
+        self, message: FromManager, channel: Channel[FromManager], nursery: trio.Nursery
+    ) -> None:
+        match message:
+            case Assignments():
+                self._node.on_assignments(message)
+            case Acknowledged():
+                self._reporter.acknowledged(message.seq)
+            case Settings():
+                self._learn(message)
+            case ProbeRequest():
+                nursery.start_soon(self._answer_probe, channel, message)
+            case Pulse():
+                pass
+            case Refused():
+                raise NodeRemoved(message.message)
+            case Redirect() | Welcome():
+                raise RemoteProtocolError("the manager greeted twice")
+
+    def _learn(self, settings: Settings) -> None:
+        self._managers = list(settings.managers) or self._managers
+        self._period = settings.heartbeat
+        self._node.on_settings(settings)
+
+    async def _beat(self, channel: Channel[FromManager]) -> None:
+        while True:
+            await channel.send(Beat())
+            await trio.sleep(_seconds(self._period))
+
+    async def _send_reports(self, channel: Channel[FromManager]) -> None:
+        while True:
+            await channel.send(await self._reporter.next())
+
+    async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
+        heard = await self._node.probe(request.node_id, request.addr)
+        await channel.send(ProbeAnswer(seq=request.seq, heard=heard))
+
+
+def _seconds(period: Nanos) -> float:
+    return period / 1e9

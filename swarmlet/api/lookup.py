@@ -1,0 +1,40 @@
+"""Finding one object by what a user calls it: identifier, name, or the start of an identifier."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from swarmlet.errors import InvalidInput, NotFound
+from swarmlet.model.objects import Node, Service, Stored, Task
+from swarmlet.state.store import View
+
+S = TypeVar("S", bound=Stored)
+
+
+def find_node(view: View, wanted: str) -> Node:
+    """The node of that identifier, hostname or unique prefix of an identifier."""
+    return view.node(wanted) or _find("node", view.nodes(), wanted, lambda n: n.hostname)
+
+
+def find_service(view: View, wanted: str) -> Service:
+    """The service of that identifier, name or unique prefix of an identifier."""
+    found = view.service(wanted) or view.service_named(wanted)
+    return found or _find("service", view.services(), wanted, lambda s: s.spec.name)
+
+
+def find_task(view: View, wanted: str) -> Task:
+    """The task of that identifier, full name or unique prefix of an identifier."""
+    return view.task(wanted) or _find("task", view.tasks(), wanted, lambda t: t.name)
+
+
+def _find(kind: str, objects: Iterable[S], wanted: str, name: Callable[[S], str]) -> S:
+    every = list(objects)
+    named = [o for o in every if wanted and name(o) == wanted]
+    found = named or [o for o in every if wanted and o.id.startswith(wanted)]
+    if not found:
+        raise NotFound(f"{kind} {wanted} not found")
+    if len(found) > 1:
+        raise InvalidInput(
+            f"{kind} {wanted} is ambiguous ({len(found)} matches found)",
+            advice="use the identifier: " + ", ".join(sorted(o.id for o in found)[:5]),
+        )
+    return found[0]

@@ -1,0 +1,101 @@
+"""``/nodes``."""
+
+import msgspec
+from msgspec.structs import replace
+
+from swarmlet.api import filters, shapes
+from swarmlet.api.backend import Backend
+from swarmlet.api.calls import Answer, Call
+from swarmlet.api.lookup import find_node
+from swarmlet.errors import InvalidInput, NoQuorum, OutOfSequence, Unavailable
+from swarmlet.model.objects import Node
+from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
+from swarmlet.model.validate import node_problems, refuse
+from swarmlet.state.commands import PutNode
+from swarmlet.state.store import View
+
+
+class NodeUpdate(msgspec.Struct, frozen=True, rename="pascal"):
+    """A NodeSpec as clients send it: role and availability are words, perhaps wrong ones."""
+
+    name: str = ""
+    labels: Labels = {}
+    role: str = ""
+    availability: str = ""
+
+
+def stale_reason(backend: Backend) -> str:
+    """Why the replica may be behind; "" when it is not, or when this is no manager at all."""
+    try:
+        return backend.stale()
+    except Unavailable:
+        return ""
+
+
+async def fresh_view(call: Call) -> View:
+    """The replica, brought up to now unless there is no quorum to ask.
+
+    When the quorum goes while it is asked, a reader still gets what is known, marked as such.
+    """
+    call.backend.view()  # raises when this is no manager
+    if not call.backend.stale():
+        try:
+            await call.backend.barrier()
+        except NoQuorum as exc:
+            if call.exchange.request.method not in {"GET", "HEAD"}:
+                raise
+            call.doubts.append(exc.message)
+    return call.backend.view()
+
+
+def _shape(call: Call, node: Node) -> dict[str, object]:
+    return shapes.node(node, call.backend.view().cluster, call.backend.manager_health())
+
+
+async def listing(call: Call) -> Answer:
+    """``GET /nodes``."""
+    wanted = filters.parse(call.query.get("filters", ""), filters.NODE_FILTERS)
+    found = filters.nodes(call.backend.view(), wanted)
+    return Answer([_shape(call, node) for node in sorted(found, key=lambda n: n.id)])
+
+
+async def inspect(call: Call) -> Answer:
+    """``GET /nodes/{id}``."""
+    return Answer(_shape(call, find_node(await fresh_view(call), call.params["id"])))
+
+
+async def update(call: Call) -> Answer:
+    """``POST /nodes/{id}/update``: the role first, since it is what may be refused."""
+    call.backend.view()  # a node that is no manager says so before anything else
+    version = call.object_version()
+    spec = _spec_of(await call.body(NodeUpdate))
+    refuse(node_problems(spec))
+    node = find_node(await fresh_view(call), call.params["id"])
+    if node.version != version:
+        raise OutOfSequence(f"node {node.id}")
+    if spec.role is not node.spec.role:
+        await call.backend.set_role(node.id, node.version, spec.role)
+        node = find_node(call.backend.view(), node.id)
+    if spec != node.spec:
+        changed = replace(node, spec=spec)
+        await call.backend.propose(PutNode(node=changed, expect=node.version))
+    return Answer()
+
+
+def _spec_of(given: NodeUpdate) -> NodeSpec:
+    try:
+        role = Role(given.role.lower())
+    except ValueError:
+        raise InvalidInput(f'invalid Role: "{given.role}"') from None
+    try:
+        availability = Availability(given.availability.lower())
+    except ValueError:
+        raise InvalidInput(f'invalid Availability: "{given.availability}"') from None
+    return NodeSpec(name=given.name, labels=given.labels, role=role, availability=availability)
+
+
+async def remove(call: Call) -> Answer:
+    """``DELETE /nodes/{id}``."""
+    node = find_node(await fresh_view(call), call.params["id"])
+    await call.backend.remove_node(node.id, force=call.flag("force"))
+    return Answer()

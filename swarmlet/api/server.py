@@ -1,0 +1,128 @@
+"""The daemon's API: version negotiation, routing, errors; what is not ours goes to the engine."""
+
+import platform
+import re
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import trio
+
+from swarmlet import __version__
+from swarmlet.api import wording
+from swarmlet.api.backend import Backend
+from swarmlet.api.calls import Answer, Call, error_answer, parse_query
+from swarmlet.api.exchange import Exchange
+from swarmlet.api.http1 import Limits, Server
+from swarmlet.api.nodes import stale_reason
+from swarmlet.api.proxy import Proxy
+from swarmlet.api.routes import Route, find, is_ours
+from swarmlet.api.sockets import open_unix_listener, remove_socket
+from swarmlet.api.versions import NEWEST, Version, check_version, clamp, dotted, split_version
+from swarmlet.engine.tunnel import EngineGate, Headers
+from swarmlet.errors import InvalidInput, NotFound, SwarmletError
+
+#: Header values that HTTP cannot carry.
+_NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
+
+
+class Api:
+    """Answers exchanges: the handler of :class:`swarmlet.api.http1.Server`."""
+
+    def __init__(
+        self, backend: Backend, engine_socket: str | Path, *, limits: Limits | None = None
+    ) -> None:
+        self._backend = backend
+        self._engine = EngineGate(engine_socket)
+        self._server = f"swarmlet/{__version__} ({platform.system().lower()})".encode()
+        patches = {b"api-version": dotted(NEWEST).encode()}
+        self._proxy = Proxy(self._engine, patches=patches)
+        self.http = Server(self, limits=limits)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Answer one exchange."""
+        try:
+            await self._dispatch(exchange)
+        except SwarmletError as exc:
+            if exchange.started:
+                raise
+            await self._respond(exchange, error_answer(exc))
+
+    async def _dispatch(self, exchange: Exchange) -> None:
+        path, _, query = exchange.request.target.partition(b"?")
+        asked, path = split_version(path)
+        version = check_version(asked)
+        segments = _segments(path)
+        found = find(exchange.request.method, segments)
+        if found is None and not is_ours(segments):
+            await self._forward(exchange, version, path, query)
+            return
+        if found is None:
+            raise NotFound(wording.PAGE_NOT_FOUND)
+        route, params = found
+        call = Call(
+            backend=self._backend,
+            engine=self._engine,
+            exchange=exchange,
+            version=version,
+            params=params,
+            query=parse_query(query),
+        )
+        answer = await route.handler(call)
+        if answer is None:  # the engine's after all; its body was read to find that out
+            await self._forward(exchange, version, path, query, await call.raw_body())
+        else:
+            await self._respond(exchange, self._marked(route, call, answer))
+
+    async def _forward(
+        self,
+        exchange: Exchange,
+        version: Version,
+        path: bytes,
+        query: bytes,
+        body: bytes | None = None,
+    ) -> None:
+        spoken = clamp(version, await self._engine.versions())
+        target = b"/v" + dotted(spoken).encode() + path + (b"?" + query if query else b"")
+        await self._proxy.forward(exchange, target, body)
+
+    def _marked(self, route: Route, call: Call, answer: Answer) -> Answer:
+        """Say when an answer from the replica may be behind."""
+        doubts = [stale_reason(self._backend), *call.doubts]
+        reason = next(filter(None, doubts), "")
+        if not reason or not route.from_replica:
+            return answer
+        text = _NOT_PRINTABLE.sub(" ", reason).replace('"', "'").encode()
+        stale = [(b"Swarmlet-Stale", text), (b"Warning", b'110 swarmlet "' + text + b'"')]
+        return Answer(answer.body, answer.status, [*answer.headers, *stale])
+
+    async def _respond(self, exchange: Exchange, answer: Answer) -> None:
+        body = answer.encoded()
+        own: Headers = [
+            (b"Api-Version", dotted(NEWEST).encode()),
+            (b"Docker-Experimental", b"false"),
+            (b"Ostype", platform.system().lower().encode()),
+            (b"Server", self._server),
+        ]
+        if body and not any(name.lower() == b"content-type" for name, _ in answer.headers):
+            own.append((b"Content-Type", b"application/json"))
+        await exchange.respond(answer.status, [*own, *answer.headers], body)
+
+
+def _segments(path: bytes) -> tuple[str, ...]:
+    """A path's segments, decoded after they were split: a name may hold a slash."""
+    try:
+        return tuple(unquote_to_bytes(part).decode() for part in path.split(b"/")[1:])
+    except UnicodeDecodeError as exc:
+        raise InvalidInput("the path is not valid UTF-8") from exc
+
+
+async def serve_unix(
+    path: Path, api: Api, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve ``api`` on a unix socket until cancelled, then drain. Started when it listens."""
+    listener = open_unix_listener(path)
+    try:
+        await api.http.serve(listener, task_status=task_status)
+    finally:
+        remove_socket(path)

@@ -1,0 +1,158 @@
+"""``/services``."""
+
+from msgspec.structs import replace
+
+from swarmlet.api import filters, shapes
+from swarmlet.api.calls import Answer, Call
+from swarmlet.api.lookup import find_service
+from swarmlet.api.nodes import fresh_view
+from swarmlet.clock import Instant
+from swarmlet.control import constraints
+from swarmlet.errors import FailedPrecondition, InvalidInput, OutOfSequence
+from swarmlet.model.objects import Service, UpdateState, UpdateStatus
+from swarmlet.model.specs import ServiceSpec
+from swarmlet.model.validate import (
+    Problem,
+    refuse,
+    service_change_problems,
+    service_problems,
+    service_warnings,
+)
+from swarmlet.state.commands import DeleteService, PutService
+from swarmlet.state.store import View
+
+
+async def listing(call: Call) -> Answer:
+    """``GET /services``."""
+    view = call.backend.view()
+    wanted = filters.parse(call.query.get("filters", ""), filters.SERVICE_FILTERS)
+    found = sorted(filters.services(view, wanted), key=lambda s: s.id)
+    shaped = [shapes.service(service) for service in found]
+    if call.flag("status"):
+        for service, shape in zip(found, shaped, strict=True):
+            shape["ServiceStatus"] = shapes.service_status(service, view)
+    return Answer(shaped)
+
+
+async def inspect(call: Call) -> Answer:
+    """``GET /services/{id}``."""
+    service = find_service(await fresh_view(call), call.params["id"])
+    return Answer(shapes.service(service, with_defaults=call.flag("insertDefaults")))
+
+
+async def create(call: Call) -> Answer:
+    """``POST /services/create``."""
+    backend = call.backend
+    backend.view()  # a node that is no manager says so before anything else
+    spec = await call.body(ServiceSpec)
+    refuse(problems(spec))
+    service = Service(
+        id=backend.new_id(), spec=shapes.accepted(spec), registry_auth=_registry_auth(call)
+    )
+    await backend.propose(PutService(service=service, expect=0))
+    warnings = service_warnings(spec)
+    extra = {"Warnings": warnings} if warnings else {}
+    return Answer({"ID": service.id, **extra}, 201)
+
+
+async def update(call: Call) -> Answer:
+    """``POST /services/{id}/update``: replaces the whole spec, or goes back to the previous one."""
+    call.backend.view()  # a node that is no manager says so before anything else
+    version = call.object_version()
+    wants_back = _wants_rollback(call)
+    given = await call.body(ServiceSpec)
+    view = await fresh_view(call)
+    service = find_service(view, call.params["id"])
+    if service.version != version:
+        raise OutOfSequence(f"service {service.spec.name}")
+    if wants_back:
+        spec, changed = service.spec, rolled_back(service, call.backend.now())
+    else:
+        refuse(problems(given) + service_change_problems(service.spec, given))
+        spec, changed = given, updated(service, shapes.accepted(given), view, call.backend.now())
+        changed = replace(changed, registry_auth=_auth_of_update(call, service))
+    await call.backend.propose(PutService(service=changed, expect=version))
+    return Answer({"Warnings": service_warnings(spec) or None})
+
+
+def problems(spec: ServiceSpec) -> list[Problem]:
+    """Everything that is wrong with a spec, constraints included (the scheduler reads those)."""
+    return service_problems(spec) + [
+        Problem("TaskTemplate.Placement.Constraints", text)
+        for text in constraints.problems(spec.task_template.where.constraints)
+    ]
+
+
+def updated(service: Service, spec: ServiceSpec, view: View, now: Instant) -> Service:
+    """The service with a new spec."""
+    return replace(
+        service,
+        spec=spec,
+        previous_spec=service.spec,
+        update_status=_status_of_update(service, spec, view, now),
+        previous_registry_auth=service.registry_auth,
+    )
+
+
+def _status_of_update(
+    service: Service, spec: ServiceSpec, view: View, now: Instant
+) -> UpdateStatus | None:
+    """Clients must see ``updating`` before the update is answered, and no older end of one.
+
+    A change that replaces no task leaves a running update to its end.
+    """
+    old = service.spec
+    replaces = old.task_template != spec.task_template or old.ports != spec.ports
+    if replaces and any(view.wanted_tasks(service.id)):
+        return UpdateStatus(
+            state=UpdateState.UPDATING, started_at=now, message="update in progress"
+        )
+    running = service.update_status
+    return running if running is not None and not running.completed_at else None
+
+
+def rolled_back(service: Service, now: Instant) -> Service:
+    """The service with its previous spec and the current one exchanged."""
+    if service.previous_spec is None:
+        raise FailedPrecondition(f"service {service.spec.name} does not have a previous spec")
+    return replace(
+        service,
+        spec=service.previous_spec,
+        previous_spec=service.spec,
+        registry_auth=service.previous_registry_auth,
+        previous_registry_auth=service.registry_auth,
+        update_status=UpdateStatus(
+            state=UpdateState.ROLLBACK_STARTED,
+            started_at=now,
+            message="manually requested rollback",
+        ),
+    )
+
+
+async def remove(call: Call) -> Answer:
+    """``DELETE /services/{id}``."""
+    service = find_service(await fresh_view(call), call.params["id"])
+    await call.backend.propose(DeleteService(id=service.id))
+    return Answer()
+
+
+def _wants_rollback(call: Call) -> bool:
+    word = call.query.get("rollback", "")
+    if word not in {"", "none", "previous"}:
+        raise InvalidInput(f"unrecognized rollback option {word}")
+    return word == "previous"
+
+
+def _registry_auth(call: Call) -> str:
+    return call.exchange.request.header(b"x-registry-auth")
+
+
+def _auth_of_update(call: Call, service: Service) -> str:
+    """The credentials for pulls: the client's, or those of the spec that it names."""
+    source = call.query.get("registryAuthFrom", "")
+    if source not in {"", "spec", "previous-spec"}:
+        raise InvalidInput(f"unsupported registryAuthFrom value: {source}")
+    given = _registry_auth(call)
+    if given:
+        return given
+    return service.previous_registry_auth if source == "previous-spec" else service.registry_auth

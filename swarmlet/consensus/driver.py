@@ -1,0 +1,492 @@
+"""The trio side of consensus: one loop that feeds the core, syncs, sends, and answers.
+
+The core decides; this module moves bytes and wakes tasks. Disk work runs in a worker thread, one
+batch a round, so that everything proposed during one sync shares the next.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, NoReturn, Protocol, TypeVar
+
+import msgspec
+import trio
+from trio.abc import Stream
+
+from swarmlet.clock import Rng
+from swarmlet.consensus.disk import FileDisk
+from swarmlet.consensus.entries import MAX_COMMAND_BYTES, Proposal
+from swarmlet.consensus.messages import Message
+from swarmlet.consensus.peers import Dial, Peers
+from swarmlet.consensus.port import (
+    Applied,
+    Leadership,
+    MemberStatus,
+    NotLeader,
+    OutcomeUnknown,
+    ProposalId,
+    StateMachine,
+)
+from swarmlet.consensus.promises import Promises, Waiter
+from swarmlet.consensus.settings import LAN, RaftSettings
+from swarmlet.consensus.snapshot import Taken
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
+from swarmlet.errors import (
+    Damaged,
+    DiskFailed,
+    FailedPrecondition,
+    InvalidInput,
+    SwarmletError,
+    Unavailable,
+)
+
+T = TypeVar("T")
+
+#: Proposals that may wait for the loop; further callers wait their turn.
+MAX_WAITING: Final = 8192
+
+#: Messages read ahead of the loop; then the streams' own back-pressure works.
+INBOX: Final = 1024
+
+#: A disk that takes longer than this for one sync is no reason to go on leading.
+SLOW_DISK_SECONDS: Final = 5.0
+
+
+class RunBlocking(Protocol):
+    """Runs a blocking call elsewhere. Tests with a mock clock run it inline."""
+
+    async def __call__(self, call: Callable[[], T], /) -> T:
+        """Return what ``call`` returns."""
+        ...
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """What this member did and where it is. Counters since its start; sizes in bytes."""
+
+    rounds: int
+    syncs: int
+    sync_seconds: float
+    term: int
+    commit: int
+    applied: int
+    log_entries: int
+    log_bytes: int
+    log_segments: int
+    log_written: int
+    snapshot_index: int
+    waiting: int
+
+
+class SyncObjConsensus:
+    """A Raft member: :class:`swarmlet.consensus.port.Consensus` over PySyncObj's cured core.
+
+    Made inside trio; blocks while it reads its files; raises Damaged if they are. ``bootstrap``
+    names the first members and counts only when the directory is empty; None waits to be added.
+    """
+
+    def __init__(  # noqa: PLR0913 -- the daemon wires it once, by keyword
+        self,
+        member_id: str,
+        *,
+        bootstrap: Sequence[str] | None,
+        directory: Path,
+        key: bytes,
+        state_machine: StateMachine,
+        dial: Dial,
+        rng: Rng,
+        settings: RaftSettings = LAN,
+        run_blocking: RunBlocking | None = None,
+    ) -> None:
+        if problems := settings.problems():
+            raise InvalidInput("; ".join(problems))
+        self.settings = settings
+        #: Set once this member knows that it was removed; it does nothing more then.
+        self.removed = trio.Event()
+        self._disk = FileDisk(directory)
+        self._core = RaftCore(
+            member_id,
+            bootstrap=bootstrap,
+            disk=self._disk,
+            key=key,
+            machine=state_machine,
+            settings=settings,
+            rng=rng,
+            now=trio.current_time(),
+        )
+        self._peers = Peers(
+            dial=dial, rng=rng, received=self._receive, changed=self._stream_changed
+        )
+        self._run_blocking: RunBlocking = run_blocking or _in_thread(trio.CapacityLimiter(2))
+        self._inbox_in, self._inbox = trio.open_memory_channel[tuple[str, Message]](INBOX)
+        # A new client with each life of this member, even if the randomness were not random.
+        self._client = f"{member_id}-{self._core.wal.life}-{rng.getrandbits(64):016x}"
+        self._sequence = count(1)
+        self._open: dict[int, None] = {}
+        self._promises = Promises()
+        self._membership = trio.Lock()
+        self._wake = trio.Event()
+        self._turn = trio.Event()
+        self._view = Leadership(term=0, leader=None, is_leader=False)
+        self._view_changed = trio.Event()
+        self._stopped: SwarmletError | None = None
+        self._rounds = self._syncs = 0
+        self._sync_seconds = 0.0
+        self._sync_started: float | None = None
+
+    # -- what is known
+
+    @property
+    def leadership(self) -> Leadership:
+        """What is known now. ``is_leader`` also means that all before this term is applied here."""
+        return self._view
+
+    @property
+    def applied(self) -> int:
+        """Index of the last entry applied here."""
+        return self._core.applied_index
+
+    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
+        """Yield the present leadership, then each change."""
+        seen = None
+        while True:
+            while self._view == seen:
+                await self._view_changed.wait()
+            seen = self._view
+            yield seen
+
+    def members(self) -> list[MemberStatus]:
+        """Return the configuration in force, learners included."""
+        core, voters = self._core, self._core.configuration.members
+        return [
+            MemberStatus(
+                id=member,
+                voter=member in voters,
+                reachable=member == core.me or core.is_reachable(member),
+                lag=0 if member == core.me or not core.leads else core.lag(member),
+            )
+            for member in [*voters, *core.learner_ids()]
+        ]
+
+    def regressed_members(self) -> list[str]:
+        """Return followers that lost what they had acknowledged: they must leave and join anew.
+
+        A disk that lies about syncs does that. Known on a leader; such a follower never catches up,
+        since overwriting a promise silently is what could lose committed data.
+        """
+        return self._core.regressed_ids()
+
+    def statistics(self) -> Statistics:
+        """Return counters and sizes."""
+        core = self._core
+        return Statistics(
+            rounds=self._rounds,
+            syncs=self._syncs,
+            sync_seconds=self._sync_seconds,
+            term=core.term,
+            commit=core.commit,
+            applied=core.applied_index,
+            log_entries=len(core.wal),
+            log_bytes=core.wal.size,
+            log_segments=core.wal.segments,
+            log_written=core.wal.bytes_written,
+            snapshot_index=core.snapshot_index,
+            waiting=self._promises.waiting,
+        )
+
+    # -- proposals and reads
+
+    async def propose(self, command: bytes, *, ident: ProposalId | None = None) -> Applied:
+        """Commit ``command`` once and return the state machine's answer."""
+        if len(command) > MAX_COMMAND_BYTES:
+            raise InvalidInput(f"a command of {len(command)} bytes, more than {MAX_COMMAND_BYTES}")
+        self._require_leader()
+        while self._promises.queued >= MAX_WAITING:
+            await self._next_turn()
+            self._require_leader()
+        if ident is not None:
+            return await self._submit(Proposal(*ident, command))
+        sequence = next(self._sequence)
+        self._open[sequence] = None
+        try:
+            floor = next(iter(self._open))
+            return await self._submit(Proposal(self._client, sequence, floor, command))
+        finally:
+            del self._open[sequence]
+
+    async def _submit(self, proposal: Proposal) -> Applied:
+        waiter = self._promises.queue(proposal)
+        self._wake.set()
+        return await waiter.wait()
+
+    async def read_index(self) -> int:
+        """Return a commit index that a majority confirmed after this call began."""
+        core, asked = self._core, trio.current_time()
+        self._require_leader()
+        term = core.term
+        while not core.may_read:
+            await self._next_turn()
+            self._require_term(term)
+        index = core.commit
+        if self.settings.lease_reads and core.lease_holds(trio.current_time()):
+            return index
+        core.ask_quorum()
+        self._wake.set()
+        while core.quorum_heard_at() < asked:
+            await self._next_turn()
+            self._require_term(term)
+        return index
+
+    async def wait_applied(self, index: int) -> None:
+        """Wait until this replica has applied ``index``."""
+        while self._core.applied_index < index:
+            await self._next_turn()
+
+    # -- membership
+
+    async def add_member(self, member: str) -> None:
+        """Add a learner, let it catch up, make it a voter. Cancelled, it is no learner any more."""
+        async with self._membership:
+            self._require_leader()
+            core, term = self._core, self._core.term
+            if member in core.configuration.members:
+                return
+            core.add_learner(member)
+            self._wake.set()
+            try:
+                while not core.has_caught_up(member):
+                    await self._next_turn()
+                    self._require_term(term)
+                await self._change({*core.configuration.members, member})
+            finally:
+                if member not in core.configuration.members and core.leads:
+                    core.drop_learner(member)
+
+    async def remove_member(self, member: str) -> None:
+        """Remove a voter; a leader asked to remove itself hands over and raises NotLeader."""
+        async with self._membership:
+            self._require_leader()
+            members = set(self._core.configuration.members)
+            if member not in members:
+                return
+            if members == {member}:
+                raise FailedPrecondition("the last manager cannot be removed")
+            if member == self._core.me:
+                await self._transfer(None)
+                raise NotLeader(self._core.leader_id)
+            await self._change(members - {member})
+
+    async def transfer_leadership(self, to: str | None = None) -> None:
+        """Let ``to`` (or the member that is most up to date) take over."""
+        async with self._membership:
+            self._require_leader()
+            await self._transfer(to)
+
+    async def _change(self, members: set[str]) -> None:
+        term = self._core.term
+        while not self._core.may_change:
+            await self._next_turn()
+            self._require_term(term)
+        waiter = Waiter(None)
+        self._promises.submitted(self._core.change_members(members), [waiter])
+        self._wake.set()
+        await waiter.wait()
+
+    async def _transfer(self, to: str | None) -> None:
+        core = self._core
+        others = [m for m in core.configuration.members if m != core.me and core.is_reachable(m)]
+        successor = to or min(others, key=core.lag, default=None)
+        if successor not in others:
+            raise FailedPrecondition(f"{to or 'no other manager'} can take over now")
+        now, patience = trio.current_time(), 2 * self.settings.election_max
+        core.start_transfer(successor, until=now + patience)
+        self._wake.set()
+        with trio.move_on_at(now + 2 * patience):
+            while (core.leads and core.transferring) or core.leader_id is None:
+                await self._next_turn()
+        if core.leads:
+            raise Unavailable(f"{successor} did not take over in time")
+
+    # -- running
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> NoReturn:
+        """Take part until cancelled. Raises DiskFailed or Damaged; nothing is acknowledged then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._beat)
+                task_status.started()
+                await self._loop(nursery)
+        except BaseExceptionGroup as group:
+            fatal = _fatal(group)
+            if fatal is None:
+                raise
+            self._stopped = fatal
+            raise fatal from group
+        finally:
+            self._stop()
+        raise AssertionError("the loop never ends by itself")
+
+    async def serve_peer(self, peer_id: str, stream: Stream) -> None:
+        """Talk to an authenticated peer on a stream it opened, until that ends."""
+        await self._peers.serve(peer_id, stream)
+
+    async def _loop(self, nursery: trio.Nursery) -> NoReturn:
+        core = self._core
+        while True:
+            await self._wait_for_work()
+            self._peers.follow(core.contact_ids(), nursery)
+            self._read_inbox()
+            self._submit_batches()
+            done = core.round(trio.current_time())
+            self._rounds += 1
+            self._send(done.now)
+            self._settle(done)
+            if done.background is not None:
+                nursery.start_soon(self._take_snapshot, done.background)
+            if done.jobs:
+                await self._sync(done.jobs)
+            self._send(done.later)
+            self._tell()
+
+    async def _wait_for_work(self) -> None:
+        core = self._core
+        if core.applied_index < core.commit or core.next_deadline < trio.current_time():
+            await trio.lowlevel.checkpoint()
+        else:
+            with trio.move_on_at(core.next_deadline + 0.001):
+                await self._wake.wait()
+        self._wake = trio.Event()
+
+    def _read_inbox(self) -> None:
+        now = trio.current_time()
+        for _ in range(INBOX):
+            try:
+                source, message = self._inbox.receive_nowait()
+            except trio.WouldBlock:
+                return
+            self._core.deliver(source, message, now)
+        self._wake.set()
+
+    def _submit_batches(self) -> None:
+        while self._promises.queued and not self._core.transferring:
+            waiters, proposals = self._promises.next_batch(limit=self.settings.max_batch)
+            self._promises.submitted(self._core.propose(proposals), waiters)
+
+    async def _sync(self, jobs: list[Callable[[], None]]) -> None:
+        started = self._sync_started = trio.current_time()
+        try:
+            await self._run_blocking(partial(_run_all, jobs))
+        finally:
+            self._sync_started = None
+        self._syncs += 1
+        self._sync_seconds += trio.current_time() - started
+        self._wake.set()  # what was synced may be committed now
+
+    async def _take_snapshot(self, work: Callable[[], Taken]) -> None:
+        taken = await self._run_blocking(work)
+        self._core.snapshot_taken(taken)
+        self._wake.set()
+
+    async def _beat(self) -> None:
+        """Keep the leadership while a sync is slow; a dead disk must cost it."""
+        while True:
+            await trio.sleep(self.settings.heartbeat)
+            started, now = self._sync_started, trio.current_time()
+            if started is None:
+                continue
+            if self.settings.heartbeat / 2 < now - started < SLOW_DISK_SECONDS:
+                self._send(self._core.heartbeats(now))
+
+    # -- results
+
+    def _settle(self, done: Round) -> None:
+        core, promises = self._core, self._promises
+        promises.answered(done.answered)
+        if promises.lead_ends(leading_term=core.term if core.leads else None):
+            promises.fail_committing(OutcomeUnknown("leadership was lost before the commit"))
+        for placed in done.placed:
+            promises.placed(placed, term=core.term, refusal=self._refusal())
+
+    def _refusal(self) -> SwarmletError:
+        if self._core.leads:
+            return FailedPrecondition("another membership change is under way")
+        return NotLeader(self._core.leader_id)
+
+    def _tell(self) -> None:
+        """Wake whoever waits for a round to have passed, or for leadership to change."""
+        core = self._core
+        self._turn.set()
+        self._turn = trio.Event()
+        view = Leadership(term=core.term, leader=core.leader_id, is_leader=core.may_read)
+        if view != self._view:
+            self._view = view
+            self._view_changed.set()
+            self._view_changed = trio.Event()
+        if core.removed:
+            self.removed.set()
+
+    def _stop(self) -> None:
+        failure = self._stopped = self._stopped or OutcomeUnknown("this manager is stopping")
+        self._promises.fail_all(failure)
+        self._view = Leadership(term=self._core.term, leader=None, is_leader=False)
+        self._view_changed.set()
+        self._turn.set()
+        self._disk.close()
+
+    # -- inside
+
+    async def _next_turn(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+        await self._turn.wait()
+
+    def _require_leader(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
+        if not self._core.leads:
+            raise NotLeader(self._core.leader_id)
+
+    def _require_term(self, term: int) -> None:
+        self._require_leader()
+        if self._core.term != term:
+            raise NotLeader(self._core.leader_id)
+
+    def _send(self, messages: list[Outgoing]) -> None:
+        for peer, message in messages:
+            self._peers.send(peer, message)
+
+    async def _receive(self, peer: str, message: Message) -> None:
+        await self._inbox_in.send((peer, message))
+        self._wake.set()
+
+    def _stream_changed(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- a callback's only value
+        self._core.set_reachable(peer, up=up)
+        self._wake.set()
+
+
+def _run_all(jobs: list[Callable[[], None]]) -> None:
+    for job in jobs:
+        job()
+
+
+def _in_thread(limiter: trio.CapacityLimiter) -> RunBlocking:
+    """One slot for a round's sync, one for a snapshot beside it; none of the process's pool."""
+
+    async def run(call: Callable[[], T], /) -> T:
+        return await trio.to_thread.run_sync(call, limiter=limiter)
+
+    return run
+
+
+def _fatal(group: BaseExceptionGroup[BaseException]) -> DiskFailed | Damaged | None:
+    """Return the reason to stop that is somewhere in a nursery's group."""
+    found = group.subgroup((DiskFailed, Damaged))
+    while found is not None:
+        first = found.exceptions[0]
+        if isinstance(first, (DiskFailed, Damaged)):
+            return first
+        found = first if isinstance(first, BaseExceptionGroup) else None
+    return None

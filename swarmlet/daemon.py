@@ -1,0 +1,124 @@
+"""``swarmlet daemon``: the composition root, the only module that builds the whole object graph.
+
+Start here to read: settings → :class:`~swarmlet.node.node.Node` (this machine in its cluster) →
+API server. One trio event loop; SIGTERM says goodbye and leaves every container running.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+import structlog
+import trio
+
+from swarmlet import __version__, clock
+from swarmlet.api.server import Api, serve_unix
+from swarmlet.config import DEFAULT_FILE, DaemonConfig, load
+from swarmlet.engine.client import Engine
+from swarmlet.errors import SwarmletError, first_error
+from swarmlet.node.node import Node
+from swarmlet.obs import log as logs
+
+log = structlog.get_logger()
+
+#: Seconds for goodbyes and a hand-over at the end; systemd's own limit is far above.
+STOP_TIMEOUT: Final = 3.0
+
+
+def notify(message: str) -> None:
+    """Tell systemd (sd_notify(3)); nothing happens when nobody listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        out.sendto(message.encode(), address)
+
+
+def watchdog_period() -> float | None:
+    """Seconds between two signs of life that systemd wants; None when it wants none."""
+    micros = os.environ.get("WATCHDOG_USEC")
+    return int(micros) / 2e6 if micros else None
+
+
+async def _watchdog() -> None:
+    """Say that the event loop turns: a daemon that hangs is restarted."""
+    period = watchdog_period()
+    while period is not None:
+        notify("WATCHDOG=1")
+        await trio.sleep(period)
+
+
+def host_is_stopping() -> bool:
+    """Whether the machine goes down, or only this daemon."""
+    if not Path("/run/systemd/system").exists():
+        return False
+    result = subprocess.run(
+        ["/usr/bin/systemctl", "is-system-running"], capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() == "stopping"
+
+
+async def run(config: DaemonConfig) -> None:
+    """Run the daemon until SIGTERM or SIGINT. Raises SwarmletError for what it cannot survive."""
+    log.info("starting", version=__version__, state_dir=config.state_dir)
+    async with Engine(Path(config.engine_socket)) as engine:
+        node = Node(config, engine=engine, now=clock.wall_clock, rng=clock.system_rng())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(node.run)
+            await nursery.start(serve_unix, Path(config.socket), Api(node, config.engine_socket))
+            nursery.start_soon(_watchdog)
+            notify("READY=1")
+            log.info("ready", socket=config.socket)
+            await _until_stopped()
+            notify("STOPPING=1")
+            log.info("stopping")
+            with trio.move_on_after(STOP_TIMEOUT):
+                await node.stop(host_stops=await trio.to_thread.run_sync(host_is_stopping))
+            nursery.cancel_scope.cancel()
+
+
+async def _until_stopped() -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("signal", name=signal.Signals(number).name)
+            return
+
+
+@click.command()
+@click.option("--state-dir", metavar="DIR", help="Where the node keeps its state.")
+@click.option("--socket", metavar="PATH", help="Unix socket of the API.")
+@click.option("--engine-socket", metavar="PATH", help="Unix socket of the local Docker Engine.")
+@click.option("--advertise-addr", metavar="ADDR", help="Address that other nodes shall use.")
+@click.option("--listen-addr", metavar="ADDR:PORT", help="Where to listen for other nodes.")
+@click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of the log.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--config", metavar="FILE", default=str(DEFAULT_FILE), show_default=True)
+def command(config: str, **flags: str | None) -> None:
+    """Run swarmletd in the foreground (what the systemd unit calls).
+
+    Example: swarmlet daemon --state-dir /var/lib/swarmlet --log-format json
+    """
+    settings = load(flags, os.environ, Path(config)).config
+    logs.configure(form=settings.log_format, level=settings.log_level)
+    try:
+        trio.run(run, settings)
+    except BaseExceptionGroup as group:
+        failure = first_error(group)
+        if failure is None:
+            raise
+        _give_up(failure)
+    except SwarmletError as failure:
+        _give_up(failure)
+
+
+def _give_up(failure: SwarmletError) -> None:
+    """Say why the daemon cannot go on; systemd's restart will show it again if it lasts."""
+    log.error("fatal", reason=failure.message, advice=failure.advice, code=failure.code)
+    sys.exit(failure.exit_status)

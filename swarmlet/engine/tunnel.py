@@ -1,0 +1,225 @@
+"""Raw HTTP/1.1 to the local Docker Engine: what the API's proxy and its few own questions need.
+
+Calls that swarmlet makes for itself go through :mod:`swarmlet.engine.client`. A proxy must see
+more than a client library shows: bytes after an upgrade, half-closed connections, trailers, raw
+streams that follow a 200. So this speaks h11 on the engine's unix socket, one connection a request
+(a connect on a unix socket costs less than the book-keeping of a pool).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import h11
+import msgspec
+import trio
+
+from swarmlet.errors import EngineError, EngineUnavailable
+
+#: Bytes taken from a socket at once: the size of a pipe's buffer, past which nothing gets faster.
+CHUNK: Final = 65_536
+
+#: Largest header of an engine's answer. Container stats of an archive travel in one header.
+_HEADER_BYTES: Final = 1024 * 1024
+
+#: Seconds for an answer to a small question. ``/info`` of an engine with thousands of containers
+#: takes two or three.
+_ANSWER_SECONDS: Final = 10.0
+
+#: Largest answer that is read into memory (``/info`` is some 5 KiB).
+_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class EngineAnswer(msgspec.Struct, frozen=True):
+    """A whole answer of the engine."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: bytes) -> str:
+        """The value of a header (named in lower case), "" when absent."""
+        return next((v.decode("latin-1") for k, v in self.headers if k == name), "")
+
+
+class PushbackStream(trio.abc.HalfCloseableStream):
+    """A stream whose first bytes were read already, by the parser of the HTTP head before it."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream, first: bytes) -> None:
+        self._stream = stream
+        self._first = first
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        """See trio.abc.ReceiveStream."""
+        if not self._first:
+            return await self._stream.receive_some(max_bytes)
+        await trio.lowlevel.checkpoint()
+        size = len(self._first) if max_bytes is None else max_bytes
+        data, self._first = self._first[:size], self._first[size:]
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        """See trio.abc.SendStream."""
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        """See trio.abc.HalfCloseableStream."""
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """See trio.abc.AsyncResource."""
+        await self._stream.aclose()
+
+
+class Tunnel:
+    """One connection to the engine, for one request."""
+
+    def __init__(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._stream = stream
+        self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES)
+
+    async def send(self, event: h11.Event) -> None:
+        """Send a part of the request."""
+        with _engine_errors():
+            data = self._http.send(event)
+            if data:
+                await self._stream.send_all(data)
+
+    async def next_event(self) -> h11.Event:
+        """The next part of the answer: response heads, data, end of message."""
+        while True:
+            with _engine_errors():
+                event = self._http.next_event()
+                if event is h11.NEED_DATA:
+                    self._http.receive_data(bytes(await self._stream.receive_some(CHUNK)))
+                    continue
+            if event is h11.PAUSED:  # bytes after the answer: the caller takes them with raw()
+                raise EngineUnavailable("the Docker Engine sent bytes after its answer")
+            if isinstance(event, h11.ConnectionClosed):
+                raise EngineUnavailable("the Docker Engine closed the connection without an answer")
+            return event  # type: ignore[return-value]  # both sentinels were handled
+
+    def raw(self) -> PushbackStream:
+        """The connection below, with what has arrived after the answer's head."""
+        return PushbackStream(self._stream, bytes(self._http.trailing_data[0]))
+
+    async def aclose(self) -> None:
+        """Close the connection; never blocks."""
+        await trio.aclose_forcefully(self._stream)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+        raise EngineUnavailable(f"the connection to the Docker Engine broke: {exc}") from exc
+    except h11.RemoteProtocolError as exc:
+        raise EngineUnavailable(f"the Docker Engine does not speak HTTP: {exc}") from exc
+
+
+class EngineVersions(msgspec.Struct, frozen=True):
+    """API versions that an engine speaks, and its kind of builder ("1", "2" or "")."""
+
+    oldest: tuple[int, int]
+    newest: tuple[int, int]
+    builder: str = ""
+
+
+class EngineGate:
+    """The local engine's door."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._versions: EngineVersions | None = None
+
+    async def open(self) -> Tunnel:
+        """Connect. Raises EngineUnavailable."""
+        try:
+            return Tunnel(await trio.open_unix_socket(str(self.path)))
+        except OSError as exc:
+            self._versions = None  # whatever answers next may be another version
+            raise EngineUnavailable(
+                f"cannot connect to the Docker Engine at {self.path}: {exc.strerror or exc}",
+                advice="start it (systemctl start docker); swarmlet will find it again by itself",
+            ) from exc
+
+    async def versions(self) -> EngineVersions:
+        """What the engine speaks; asked once for each life of the engine that is noticed."""
+        if self._versions is None:
+            answer = await self.get("/version")
+            ping = await self.get("/_ping")
+            told = msgspec.json.decode(answer.body, type=_Version)
+            self._versions = EngineVersions(
+                oldest=parse_version(told.MinAPIVersion),
+                newest=parse_version(told.ApiVersion),
+                builder=ping.header(b"builder-version"),
+            )
+        return self._versions
+
+    async def get(self, target: str) -> EngineAnswer:
+        """GET a small answer. Raises EngineUnavailable, or EngineError for a status >= 400."""
+        with trio.move_on_after(_ANSWER_SECONDS):
+            answer = await self._get(target)
+            if answer.status >= 400:
+                raise EngineError(_message(answer), status=answer.status)
+            return answer
+        raise EngineUnavailable(f"the Docker Engine did not answer within {_ANSWER_SECONDS:g} s")
+
+    async def _get(self, target: str) -> EngineAnswer:
+        tunnel = await self.open()
+        try:
+            await tunnel.send(
+                h11.Request(method="GET", target=target, headers=[("Host", "docker")])
+            )
+            await tunnel.send(h11.EndOfMessage())
+            return await _whole(tunnel)
+        finally:
+            await tunnel.aclose()
+
+
+async def _whole(tunnel: Tunnel) -> EngineAnswer:
+    """Read one answer into memory."""
+    status, headers = 0, Headers()
+    body = bytearray()
+    while True:
+        event = await tunnel.next_event()
+        if isinstance(event, h11.Response):
+            status, headers = event.status_code, list(event.headers)
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > _ANSWER_BYTES:
+                raise EngineUnavailable("the Docker Engine's answer is too long")
+        elif isinstance(event, h11.EndOfMessage):
+            return EngineAnswer(status, headers, bytes(body))
+
+
+class _Version(msgspec.Struct):
+    """The part of ``GET /version`` that is needed."""
+
+    ApiVersion: str
+    MinAPIVersion: str = "1.24"
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+def _message(answer: EngineAnswer) -> str:
+    try:
+        return msgspec.json.decode(answer.body, type=_Error).message
+    except msgspec.MsgspecError:
+        return f"the Docker Engine answered with status {answer.status}"
+
+
+def parse_version(text: str) -> tuple[int, int]:
+    """``1.41`` as (1, 41). Raises ValueError."""
+    major, _, minor = text.partition(".")
+    return int(major), int(minor)

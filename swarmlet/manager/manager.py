@@ -1,0 +1,155 @@
+"""The manager part of a node: replica, Raft member and, while it leads, the leader's loops."""
+
+from contextlib import aclosing, suppress
+from typing import Protocol
+
+import structlog
+import trio
+
+from swarmlet.clock import Rng, WallClock
+from swarmlet.consensus.port import Consensus, NotLeader
+from swarmlet.errors import NotAllowed, SwarmletError
+from swarmlet.manager.dispatcher import managers
+from swarmlet.manager.leader import Leader
+from swarmlet.manager.links import DialManager, Links
+from swarmlet.manager.members import Members
+from swarmlet.manager.proposer import Proposer
+from swarmlet.manager.replica import Replica
+from swarmlet.model.specs import Role
+from swarmlet.rpc.calls import serve_calls
+from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.listener import RemoteNode
+from swarmlet.rpc.messages import FromAgent, Redirect
+
+log = structlog.get_logger()
+
+
+class RaftMember(Consensus, Protocol):
+    """A Raft member that this node runs: the port, and what its owner needs besides."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
+        """Take part in Raft until cancelled. Raises DiskFailed or Damaged."""
+        ...
+
+    async def serve_peer(self, peer_id: str, stream: trio.abc.Stream) -> None:
+        """Read messages of an authenticated peer until its connection ends."""
+        ...
+
+
+class Manager:
+    """One manager. ``run`` lives as long as the node is a manager."""
+
+    def __init__(
+        self,
+        node_id: str,
+        *,
+        replica: Replica,
+        member: RaftMember,
+        dial: DialManager,
+        now: WallClock,
+        rng: Rng,
+    ) -> None:
+        self.node_id = node_id
+        self.replica = replica
+        self.member = member
+        self._links = Links(dial)
+        self.proposer = Proposer(member, self._links, member=node_id, now=now, rng=rng)
+        self.members = Members(replica, member, self.proposer, now=now, rng=rng)
+        self._now = now
+        self._rng = rng
+        self._leader: Leader | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Be a manager until cancelled. Raises DiskFailed or Damaged."""
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._links.run)
+            await nursery.start(self.member.run)
+            task_status.started()
+            await self._follow_leadership(nursery)
+
+    def is_voter(self) -> bool:
+        """Whether this member takes part in Raft's decisions."""
+        return any(m.voter and m.id == self.node_id for m in self.member.members())
+
+    def is_alone(self) -> bool:
+        """Whether there is no other voter."""
+        return not any(m.voter and m.id != self.node_id for m in self.member.members())
+
+    def ready(self) -> bool:
+        """Whether this manager votes and knows the cluster."""
+        return self.is_voter() and self.replica.view.cluster is not None
+
+    async def hand_over(self) -> None:
+        """Give leadership to another member, if there is one."""
+        with suppress(SwarmletError):
+            await self.member.transfer_leadership()
+
+    async def _follow_leadership(self, nursery: trio.Nursery) -> None:
+        """Run the leader's parts while this member leads, and only then."""
+        scope: trio.CancelScope | None = None
+        async with aclosing(self.member.watch_leadership()) as changes:
+            async for leadership in changes:
+                log.info("leadership", leader=leadership.leader, term=leadership.term)
+                if scope is not None:
+                    scope.cancel()
+                    scope = None
+                if leadership.is_leader:
+                    scope = trio.CancelScope()
+                    nursery.start_soon(self._lead, scope)
+
+    async def _lead(self, scope: trio.CancelScope) -> None:
+        leader = Leader(self.replica, self.proposer, self.members, now=self._now, rng=self._rng)
+        with scope:
+            # Everything of earlier terms must be applied before the first decision.
+            with suppress(NotLeader):
+                await self.member.wait_applied(await self.member.read_index())
+            self._leader = leader
+            try:
+                await leader.run()
+            finally:
+                self._leader = None
+
+    # What arrives on this node's port.
+
+    async def serve_agent(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        """Hold an agent's session, or name the leader."""
+        if not who.node_id:
+            raise NotAllowed("an agent needs a certificate")
+        leader = self._leader
+        if leader is not None:
+            await leader.dispatcher.serve(stream, who.node_id, who.host)
+            return
+        channel: Channel[FromAgent] = Channel(stream, FromAgent, peer=who.node_id)
+        await channel.receive()
+        await channel.send(self._redirect())
+
+    def _redirect(self) -> Redirect:
+        view = self.replica.view
+        peers = managers(view)
+        known = self.member.leadership.leader
+        leader = next((peer for peer in peers if peer.id == known), None)
+        own = leader is not None and leader.id == self.node_id
+        return Redirect(leader=None if own else leader, managers=peers)
+
+    async def serve_manager(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        """Answer a node's calls."""
+        if not who.node_id:
+            raise NotAllowed("these calls need a certificate")
+        await serve_calls(
+            stream, lambda request: self.members.answer_node(request, who), peer=who.node_id
+        )
+
+    async def serve_stranger(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        """Answer a machine that wants to join."""
+        await serve_calls(
+            stream, lambda request: self.members.answer_stranger(request, who), peer=who.host
+        )
+
+    async def serve_raft(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        """Take Raft messages from another manager."""
+        node = self.replica.view.node(who.node_id)
+        # A member that is new has an empty replica: the certificate alone must do then.
+        demoted = node is not None and Role.MANAGER not in (node.role, node.spec.role)
+        if who.role is not Role.MANAGER or demoted:
+            raise NotAllowed(f"node {who.node_id or who.host} is not a manager")
+        await self.member.serve_peer(who.node_id, stream)

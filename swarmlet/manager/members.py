@@ -1,0 +1,273 @@
+"""Who belongs to the cluster: joining, certificates, roles, and the Raft members they make.
+
+A node joins with a token and gets an identity and a certificate. A node whose role is manager
+brings up its own Raft member and then asks the leader to make it a voter; a demoted one is taken
+out of Raft first and only then becomes a worker. The store's nodes are the only truth.
+"""
+
+import ipaddress
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+import trio
+from msgspec.structs import replace
+
+from swarmlet.clock import Rng, WallClock
+from swarmlet.consensus.port import Consensus, ProposalId
+from swarmlet.control import roles
+from swarmlet.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    SwarmletError,
+    Unavailable,
+)
+from swarmlet.manager.dispatcher import acting_role, managers
+from swarmlet.manager.proposer import Proposer
+from swarmlet.manager.replica import Replica
+from swarmlet.model import defaults, ids
+from swarmlet.model.objects import Cluster, Node, NodeState, NodeStatus
+from swarmlet.model.specs import NodeSpec, Role
+from swarmlet.rpc.calls import (
+    Answer,
+    AskCa,
+    AskJoin,
+    AskReadIndex,
+    AskRenew,
+    BecomeMember,
+    CaIs,
+    Committed,
+    Done,
+    Forward,
+    Joined,
+    ReadIndexIs,
+    RemoveMember,
+    Renewed,
+    Request,
+)
+from swarmlet.rpc.listener import RemoteNode
+from swarmlet.security import ca, tokens
+from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange, PutNode
+
+log = structlog.get_logger()
+
+#: Seconds for a new member to catch up and become a voter.
+MEMBERSHIP_TIMEOUT: Final = 30.0
+
+#: Seconds between two tries to bring Raft's members in line with the nodes' roles.
+RECONCILE_RETRY: Final = 1.0
+
+
+class Members:
+    """Answers the JOIN and MANAGER protocols, and keeps Raft's members in line with roles."""
+
+    def __init__(
+        self,
+        replica: Replica,
+        consensus: Consensus,
+        proposer: Proposer,
+        *,
+        now: WallClock,
+        rng: Rng,
+    ) -> None:
+        self._replica = replica
+        self._consensus = consensus
+        self._proposer = proposer
+        self._now = now
+        self._rng = rng
+
+    # What strangers may ask (JOIN).
+
+    async def answer_stranger(self, request: Request, who: RemoteNode) -> Answer:
+        """Answer a machine that has no certificate yet."""
+        match request:
+            case AskCa():
+                return CaIs(cert=self._cluster().root_ca.cert)
+            case AskJoin():
+                return await self._join(request, who)
+            case _:
+                raise NotAllowed("a machine without a certificate can only ask to join")
+
+    async def _join(self, request: AskJoin, who: RemoteNode) -> Joined:
+        await self._proposer.barrier()
+        cluster = self._cluster()
+        role = tokens.role_of(request.token, cluster.tokens)
+        node_id = ids.new_id(self._rng)
+        cert = self._issue(cluster, request.csr, node_id, role)
+        node = Node(
+            id=node_id,
+            spec=NodeSpec(role=role, availability=request.availability),
+            role=role,
+            status=NodeStatus(addr=who.host, since=self._now(), message="joining"),
+        )
+        await self._proposer.propose(PutNode(node=node, expect=0))
+        log.info("node-joined", node=node_id, role=role, host=who.host)
+        return Joined(
+            node_id=node_id,
+            cluster_id=cluster.id,
+            role=role,
+            cert=cert,
+            managers=managers(self._replica.view),
+        )
+
+    # What nodes may ask (MANAGER).
+
+    async def answer_node(self, request: Request, who: RemoteNode) -> Answer:
+        """Answer a node; what only managers may ask is refused to others."""
+        if isinstance(request, AskRenew):
+            return await self._renew(request, who)
+        self._demand_manager(who)
+        match request:
+            case Forward():
+                ident = ProposalId(request.client, request.seq, request.floor)
+                applied = await self._consensus.propose(request.command, ident=ident)
+                return Committed(index=applied.index, value=applied.value)
+            case AskReadIndex():
+                return ReadIndexIs(index=await self._consensus.read_index())
+            case BecomeMember():
+                await self._become_member(request, who)
+                return Done()
+            case RemoveMember():
+                await self._remove_member(request.member)
+                return Done()
+            case _:
+                raise NotAllowed("this request belongs to another protocol")
+
+    def _demand_manager(self, who: RemoteNode) -> None:
+        """Refuse whoever is not a manager, by its certificate and by the store's word."""
+        node = self._replica.view.node(who.node_id)
+        trusted = node is not None and Role.MANAGER in (node.role, node.spec.role)
+        if who.role is not Role.MANAGER or not trusted:
+            raise NotAllowed(f"node {who.node_id} is not a manager")
+
+    async def _renew(self, request: AskRenew, who: RemoteNode) -> Renewed:
+        await self._proposer.barrier()
+        node = self._replica.view.node(who.node_id)
+        if node is None:
+            raise NotAllowed("this node was removed from the cluster")
+        role = acting_role(node)
+        cluster = self._cluster()
+        cert = self._issue(cluster, request.csr, node.id, role)
+        if node.role is not role:
+            change = NodeChange(id=node.id, role=role)
+            await self._proposer.propose(ChangeNodes(changes=(change,)))
+        return Renewed(cert=cert, role=role, ca=cluster.root_ca.cert)
+
+    def _issue(self, cluster: Cluster, csr: bytes, node_id: str, role: Role) -> str:
+        subject = ca.CertificateSubject(node_id, role, cluster.id)
+        life = defaults.cert_expiry(cluster.spec)
+        return ca.issue(cluster.root_ca, csr, subject, now=self._now(), life=life)
+
+    async def _become_member(self, request: BecomeMember, who: RemoteNode) -> None:
+        addr = complete_addr(request.addr, who.host)
+        change = NodeChange(id=who.node_id, manager_addr=addr, role=Role.MANAGER)
+        await self._proposer.propose(ChangeNodes(changes=(change,)))
+        with trio.move_on_after(MEMBERSHIP_TIMEOUT):
+            await self._consensus.add_member(who.node_id)
+            log.info("member-added", node=who.node_id, addr=addr)
+            return
+        raise Unavailable("the new manager did not catch up", advice="look at its log")
+
+    async def _remove_member(self, member: str) -> None:
+        voters = [m.id for m in self._consensus.members() if m.voter]
+        if voters == [member]:
+            raise FailedPrecondition("attempting to remove the last manager of the swarm")
+        if any(m.id == member for m in self._consensus.members()):
+            await self._consensus.remove_member(member)
+
+    # What operators ask (API).
+
+    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
+        """Promote or demote a node. Raises NotFound or FailedPrecondition."""
+        await self._proposer.barrier()
+        node = self._node(node_id)
+        if role is Role.WORKER and node.spec.role is Role.MANAGER:
+            self._refuse_loss(node_id)
+        spec = replace(node.spec, role=role)
+        await self._proposer.propose(PutNode(node=replace(node, spec=spec), expect=expect))
+
+    def _refuse_loss(self, node_id: str) -> None:
+        refusal = roles.refusal(self._replica.view, node_id, self.reachable())
+        if refusal is not None:
+            raise FailedPrecondition(f"rpc error: code = FailedPrecondition desc = {refusal}")
+
+    def reachable(self) -> set[str]:
+        """Managers whose agents the leader hears: every manager knows that, not only the leader."""
+        nodes = self._replica.view.nodes()
+        return {node.id for node in nodes if node.status.state is NodeState.READY}
+
+    async def remove_node(self, node_id: str, *, force: bool) -> None:
+        """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""
+        await self._proposer.barrier()
+        node = self._node(node_id)
+        if Role.MANAGER in (node.role, node.spec.role):
+            raise FailedPrecondition(
+                "rpc error: code = FailedPrecondition desc = "
+                f"node {node_id} is a cluster manager and is a member of the raft cluster. "
+                "It must be demoted to worker before removal"
+            )
+        if node.status.state is NodeState.READY and not force:
+            raise FailedPrecondition(
+                "rpc error: code = FailedPrecondition desc = "
+                f"node {node_id} is not down and can't be removed"
+            )
+        await self._proposer.propose(DeleteNode(id=node_id, expect=node.version))
+
+    # The leader's loop.
+
+    async def reconcile(self) -> None:
+        """Take demoted managers out of Raft, until cancelled."""
+        with self._replica.watch() as watch:
+            while True:
+                await watch.wait()
+                watch.take()
+                for node_id in self._demoted():
+                    await self._let_go(node_id, watch.wake)
+
+    def _demoted(self) -> list[str]:
+        return [
+            node.id
+            for node in self._replica.view.nodes()
+            if node.spec.role is Role.WORKER and node.role is Role.MANAGER
+        ]
+
+    async def _let_go(self, node_id: str, again: Callable[[], None]) -> None:
+        change = NodeChange(id=node_id, role=Role.WORKER, manager_addr="")
+        try:
+            await self._remove_member(node_id)
+            await self._proposer.propose(ChangeNodes(changes=(change,)))
+            log.info("member-removed", node=node_id)
+        except SwarmletError as exc:
+            log.warning("member-not-removed", node=node_id, reason=exc.message)
+            await trio.sleep(RECONCILE_RETRY)
+            again()
+
+    def _cluster(self) -> Cluster:
+        cluster = self._replica.view.cluster
+        if cluster is None:
+            raise Unavailable("this manager has not learned the cluster's state yet")
+        return cluster
+
+    def _node(self, node_id: str) -> Node:
+        node = self._replica.view.node(node_id)
+        if node is None:
+            raise NotFound(f"node {node_id} not found")
+        return node
+
+
+def complete_addr(addr: str, host: str) -> str:
+    """``host:port`` with the caller's own address in place of "" or an unspecified one.
+
+    Raises InvalidInput.
+    """
+    given, _, port = addr.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65_536:
+        raise InvalidInput(f"{addr!r} is not an address of the form host:port")
+    bare = given.strip("[]")
+    try:
+        unspecified = not bare or ipaddress.ip_address(bare).is_unspecified
+    except ValueError:
+        unspecified = False
+    return f"{host if unspecified else given}:{port}"

@@ -1,0 +1,172 @@
+"""Proposals from any manager: committed here when it leads, forwarded to the leader when not.
+
+A proposal keeps one identity through every retry, so that it is applied once whatever happens to
+leaders and connections in between (docs/adr: Raft, exactly-once sessions).
+"""
+
+import itertools
+from contextlib import aclosing
+from typing import Final, NoReturn
+
+import trio
+
+from swarmlet.clock import Rng, WallClock
+from swarmlet.consensus.port import (
+    Applied,
+    Consensus,
+    NotLeader,
+    OutcomeUnknown,
+    ProposalId,
+    quorum,
+)
+from swarmlet.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    NoQuorum,
+    NotFound,
+    OutOfSequence,
+    SwarmletError,
+)
+from swarmlet.manager.links import Links
+from swarmlet.rpc.calls import (
+    Answer,
+    AskReadIndex,
+    CallRefused,
+    Committed,
+    Forward,
+    ReadIndexIs,
+    Request,
+)
+from swarmlet.rpc.channel import ConnectionLost
+from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
+
+#: Seconds after which a write or a barrier without a quorum fails (design: targets).
+NO_QUORUM_AFTER: Final = 1.9
+
+#: Seconds between two looks for a leader while there is none.
+RETRY: Final = 0.05
+
+_REFUSALS: Final[dict[str, type[SwarmletError]]] = {
+    error.code: error for error in (AlreadyExists, FailedPrecondition, NotFound)
+}
+
+
+class Proposer:
+    """Commits commands and brings the local replica up to date."""
+
+    def __init__(
+        self, consensus: Consensus, links: Links, *, member: str, now: WallClock, rng: Rng
+    ) -> None:
+        self._consensus = consensus
+        self._links = links
+        self._now = now
+        self._client = f"{member}-{rng.getrandbits(64):x}"
+        self._sequence = itertools.count(1)
+        self._open: dict[int, None] = {}
+
+    async def propose(self, *commands: AnyCommand) -> None:
+        """Commit commands as one batch; returns when the local replica has them.
+
+        Raises the error of the first command that was refused (the others stand), or NoQuorum.
+        """
+        for outcome in await self.outcomes(*commands):
+            if outcome is not None:
+                raise_refusal(outcome)
+
+    async def outcomes(self, *commands: AnyCommand) -> tuple[Outcome, ...]:
+        """As :meth:`propose`, with what became of each command."""
+        data = encode(commands, self._now())
+        seq = next(self._sequence)
+        self._open[seq] = None
+        try:
+            with trio.move_on_after(NO_QUORUM_AFTER):
+                applied = await self._commit(data, seq)
+                await self._consensus.wait_applied(applied.index)
+                return decode_outcomes(applied.value)
+        finally:
+            del self._open[seq]
+        raise self.no_quorum()
+
+    async def barrier(self) -> None:
+        """Bring the local replica up to now (ReadIndex). Raises NoQuorum."""
+        with trio.move_on_after(NO_QUORUM_AFTER):
+            await self._consensus.wait_applied(await self._read_index())
+            return
+        raise self.no_quorum()
+
+    def no_quorum(self) -> NoQuorum:
+        """The error that says how many managers are missing."""
+        members = self._consensus.members()
+        voters = [m.id for m in members if m.voter]
+        reachable = sum(1 for m in members if m.voter and m.reachable)
+        return NoQuorum(reachable=reachable, needed=quorum(voters))
+
+    async def _commit(self, data: bytes, seq: int) -> Applied:
+        while True:
+            ident = ProposalId(self._client, seq, next(iter(self._open)))
+            leadership = self._consensus.leadership
+            try:
+                if leadership.is_leader:
+                    return await self._consensus.propose(data, ident=ident)
+                if leadership.leader is not None:
+                    return await self._forward(leadership.leader, data, ident)
+            except (NotLeader, OutcomeUnknown, ConnectionLost, CallRefused):
+                pass  # nothing is lost: the identity makes the next try the same proposal
+            await trio.sleep(RETRY)
+
+    async def _forward(self, leader: str, data: bytes, ident: ProposalId) -> Applied:
+        answer = await self._call_leader(
+            leader,
+            Forward(client=ident.client, seq=ident.seq, floor=ident.floor, command=data),
+        )
+        assert isinstance(answer, Committed)
+        return Applied(answer.index, answer.value)
+
+    async def _call_leader(self, leader: str, body: Request) -> Answer:
+        """Call the leader for as long as it is: a host that lost its power never answers.
+
+        Raises ConnectionLost, CallRefused, or OutcomeUnknown when leadership moved on meanwhile.
+        """
+        answers: list[Answer] = []
+        errors: list[SwarmletError] = []
+
+        async def ask(scope: trio.CancelScope) -> None:
+            try:
+                answers.append(await self._links.call(leader, body))
+            except SwarmletError as exc:
+                errors.append(exc)
+            scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, nursery.cancel_scope)
+            async with aclosing(self._consensus.watch_leadership()) as changes:
+                async for leadership in changes:
+                    if leadership.leader != leader:
+                        nursery.cancel_scope.cancel()
+                        break
+        if errors:
+            raise errors[0]
+        if not answers:
+            raise OutcomeUnknown(f"{leader} is not the leader any more")
+        return answers[0]
+
+    async def _read_index(self) -> int:
+        while True:
+            leadership = self._consensus.leadership
+            try:
+                if leadership.is_leader:
+                    return await self._consensus.read_index()
+                if leadership.leader is not None:
+                    answer = await self._call_leader(leadership.leader, AskReadIndex())
+                    assert isinstance(answer, ReadIndexIs)
+                    return answer.index
+            except (NotLeader, OutcomeUnknown, ConnectionLost, CallRefused):
+                pass
+            await trio.sleep(RETRY)
+
+
+def raise_refusal(refusal: Refusal) -> NoReturn:
+    """Raise the error that a refused command stands for."""
+    if refusal.code == OutOfSequence.code:
+        raise OutOfSequence
+    raise _REFUSALS.get(refusal.code, FailedPrecondition)(refusal.message)

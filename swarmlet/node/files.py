@@ -1,0 +1,91 @@
+"""What a node keeps in its state directory, besides Raft's own files.
+
+::
+
+    identity/     key, certificate, CA                (security.identity)
+    raft.key      key of the files in raft/           (security.sealed)
+    raft/         log and snapshots, sealed           (consensus)
+    tasks/        assignments of this node            (agent.storage)
+    node.json     addresses, and the managers that were last known
+    unfinished    there while the first manager of a cluster is being made
+"""
+
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from swarmlet.errors import Damaged
+from swarmlet.rpc.messages import Peer
+from swarmlet.security.identity import IdentityFiles, replace_file
+
+FORMAT = 1
+
+
+class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
+    """Contents of ``node.json``. Addresses are ``host:port``."""
+
+    format: int = FORMAT
+    listen_addr: str
+    advertise_addr: str
+    managers: tuple[Peer, ...] = ()
+
+
+class StateDir:
+    """Paths and small files of the state directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.identity = IdentityFiles(root / "identity")
+        self.raft = root / "raft"
+        self.raft_key = root / "raft.key"
+        self.tasks = root / "tasks"
+        self._node = root / "node.json"
+        self._unfinished = root / "unfinished"
+
+    def prepare(self) -> None:
+        """Make the directory; sweep away a cluster whose making was interrupted."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._unfinished.exists():
+            self.wipe()
+
+    def begin(self) -> None:
+        """A cluster is being made here: until :meth:`finish`, nothing of it counts."""
+        replace_file(self._unfinished, b"")
+
+    def finish(self) -> None:
+        """The cluster stands."""
+        self._unfinished.unlink()
+
+    def load_node(self) -> NodeFile:
+        """Read ``node.json``. Raises Damaged."""
+        try:
+            node = msgspec.json.decode(self._node.read_bytes(), type=NodeFile)
+        except (OSError, msgspec.DecodeError) as exc:
+            raise Damaged(
+                f"{self._node} cannot be read: {exc}",
+                advice="restore it from a backup, or leave the cluster and join again",
+            ) from exc
+        if node.format > FORMAT:
+            raise Damaged(
+                f"{self._node} has format {node.format}, this version reads up to {FORMAT}",
+                advice="upgrade swarmlet on this node",
+            )
+        return node
+
+    def save_node(self, node: NodeFile) -> None:
+        """Write ``node.json`` atomically."""
+        replace_file(self._node, msgspec.json.encode(node))
+
+    def wipe_raft(self) -> None:
+        """Forget the replicated state: this node is no manager any more."""
+        shutil.rmtree(self.raft, ignore_errors=True)
+        self.raft_key.unlink(missing_ok=True)
+
+    def wipe(self) -> None:
+        """Forget the cluster."""
+        self.wipe_raft()
+        shutil.rmtree(self.identity.directory, ignore_errors=True)
+        shutil.rmtree(self.tasks, ignore_errors=True)
+        self._node.unlink(missing_ok=True)
+        self._unfinished.unlink(missing_ok=True)

@@ -1,0 +1,287 @@
+"""One node's life in one cluster: from its start (init, join or boot) until it leaves.
+
+Holds what every node has (listener, agent) and what comes and goes with the role (manager part).
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+import trio
+
+from swarmlet.agent.describe import describe
+from swarmlet.agent.session import AgentSession
+from swarmlet.agent.storage import Storage
+from swarmlet.agent.worker import Worker
+from swarmlet.clock import Rng, WallClock
+from swarmlet.consensus.driver import SyncObjConsensus
+from swarmlet.engine.client import Engine
+from swarmlet.errors import SwarmletError
+from swarmlet.manager.manager import Manager
+from swarmlet.manager.replica import Replica
+from swarmlet.model.objects import NodeDescription, TaskStatus
+from swarmlet.model.specs import Role
+from swarmlet.node import addresses
+from swarmlet.node.files import NodeFile, StateDir
+from swarmlet.node.port import NodePort
+from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
+from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
+from swarmlet.security import ca, sealed
+from swarmlet.security.identity import Identity
+from swarmlet.state.commands import AnyCommand
+
+log = structlog.get_logger()
+
+#: Certificates are renewed at this part of their life (design: security).
+RENEW_AT: Final = 2 / 3
+
+#: Seconds between two looks at the certificate's age, and between tries to renew it.
+RENEWAL_CHECK: Final = 3600.0
+RENEWAL_RETRY: Final = 0.5
+
+#: Seconds between two tries to become a Raft member.
+MEMBER_RETRY: Final = 0.25
+
+#: Seconds between two looks whether a manager that joins has caught up.
+SETTLE_CHECK: Final = 0.02
+
+#: Seconds for a leader that stops to hand over.
+HANDOVER_TIMEOUT: Final = 1.5
+
+
+class Membership:
+    """This node as a member of its cluster (:class:`swarmlet.agent.session.NodeSide`)."""
+
+    def __init__(
+        self, state: StateDir, identity: Identity, *, engine: Engine, now: WallClock, rng: Rng
+    ) -> None:
+        self.state = state
+        self.identity = identity
+        self.file = state.load_node()
+        self.manager: Manager | None = None
+        #: Set once the leader has welcomed this node.
+        self.welcomed = trio.Event()
+        self._engine = engine
+        self._now = now
+        self._rng = rng
+        self._port = NodePort(state.identity)
+        self._wanted_role = identity.role
+        self._role_changed = trio.Event()
+        self._manager_scope: trio.CancelScope | None = None
+        self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
+        self._session = AgentSession(self, managers=self.file.managers, rng=rng)
+
+    async def run(
+        self,
+        *,
+        founding: Sequence[AnyCommand] = (),
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Be a member until cancelled.
+
+        ``founding`` are the first commands of a new cluster, whose first manager this is then.
+        Raises Damaged, DiskFailed, or NodeRemoved when the cluster has removed this node.
+        """
+        listeners = await self._port.listen(*addresses.split(self.file.listen_addr))
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                nursery.start_soon(self._port.serve, listener)
+            if self.identity.role is Role.MANAGER:
+                manager = await self._start_manager(nursery, bootstrap=bool(founding))
+                if founding:
+                    await manager.proposer.propose(*founding)
+            await nursery.start(self._worker.run)
+            nursery.start_soon(self._session.run)
+            nursery.start_soon(self._follow_role, nursery)
+            nursery.start_soon(self._renew_in_time)
+            task_status.started()
+
+    async def say_goodbye(self, reason: GoodbyeReason) -> None:
+        """Hand over leadership and tell the leader why this node goes."""
+        manager = self.manager
+        if manager is not None and manager.member.leadership.is_leader:
+            with trio.move_on_after(HANDOVER_TIMEOUT):
+                await manager.hand_over()
+        await self._session.goodbye(reason)
+
+    async def settled(self) -> None:
+        """Wait until the leader has welcomed this node and, on a manager, its member votes."""
+        await self.welcomed.wait()
+        # Raft's configuration has no event to wait for, and this happens once in a node's life.
+        while self.manager is not None and not self.manager.ready():  # noqa: ASYNC110
+            await trio.sleep(SETTLE_CHECK)
+
+    async def resign(self) -> None:
+        """Take this manager out of Raft, so that the others keep their quorum."""
+        manager = self.manager
+        if manager is None or manager.is_alone():
+            return
+        await manager.hand_over()
+        await self._port.call_any(self._manager_addrs(), RemoveMember(member=self.identity.node_id))
+
+    async def stop_tasks(self) -> None:
+        """Stop and remove every container of this node's tasks."""
+        self._worker.assign(Assignments(full=True))
+        await self._worker.wait_idle()
+
+    # The agent's side.
+
+    @property
+    def listen_port(self) -> int:
+        """Where this node's daemon listens."""
+        return addresses.split(self.file.listen_addr)[1]
+
+    async def dial(self, addr: str) -> trio.abc.Stream:
+        """Connect to a manager's dispatcher. Raises ConnectionLost."""
+        return await self._port.dial_agent(addr)
+
+    async def probe(self, node_id: str, addr: str) -> bool:
+        """Whether the daemon of another node answers at an address."""
+        return await self._port.probe(node_id, addr)
+
+    async def describe(self) -> NodeDescription:
+        """What this node says of itself."""
+        return await describe(self._engine)
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        """The last status of each task here."""
+        return self._worker.statuses()
+
+    def on_assignments(self, assignments: Assignments) -> None:
+        """The leader assigned tasks."""
+        self._worker.assign(assignments)
+
+    def on_settings(self, settings: Settings) -> None:
+        """The leader said where managers are and which role this node shall have."""
+        self.welcomed.set()
+        self._remember(settings.managers)
+        if settings.role is not self._wanted_role:
+            self._wanted_role = settings.role
+            self._role_changed.set()
+
+    def _report(self, task_id: str, status: TaskStatus) -> None:
+        self._session.report(task_id, status)
+
+    def _remember(self, managers: tuple[Peer, ...]) -> None:
+        if managers and managers != self.file.managers:
+            self.file = NodeFile(
+                listen_addr=self.file.listen_addr,
+                advertise_addr=self.file.advertise_addr,
+                managers=managers,
+            )
+            self.state.save_node(self.file)
+
+    # The manager part.
+
+    async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
+        node_id = self.identity.node_id
+        replica = Replica()
+        member = SyncObjConsensus(
+            node_id,
+            bootstrap=[node_id] if bootstrap else None,
+            directory=self.state.raft,
+            key=sealed.load_or_create_key(self.state.raft_key),
+            state_machine=replica,
+            dial=lambda peer: self._port.dial_raft(peer, self._addr_of(peer)),
+            rng=self._rng,
+        )
+        manager = self.manager = Manager(
+            node_id,
+            replica=replica,
+            member=member,
+            dial=lambda peer: self._port.dial_manager(peer, self._addr_of(peer)),
+            now=self._now,
+            rng=self._rng,
+        )
+        self._port.manager = manager
+        await nursery.start(self._run_manager, manager)
+        nursery.start_soon(self._become_member, manager)
+        return manager
+
+    async def _run_manager(
+        self, manager: Manager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.CancelScope() as scope:
+            self._manager_scope = scope
+            try:
+                await manager.run(task_status=task_status)
+            finally:
+                self.manager = self._port.manager = None
+
+    def _addr_of(self, node_id: str) -> str:
+        """A manager's address: the store knows best, the file is for a replica still empty."""
+        node = self.manager.replica.view.node(node_id) if self.manager else None
+        if node is not None and node.manager_addr:
+            return node.manager_addr
+        return next((peer.addr for peer in self.file.managers if peer.id == node_id), "")
+
+    async def _become_member(self, manager: Manager) -> None:
+        """Ask to be made a voter, unless this member is one already."""
+        request = BecomeMember(addr=self.file.advertise_addr)
+        while self.manager is manager and not manager.is_voter():
+            try:
+                await self._port.call_any(self._manager_addrs(), request)
+            except SwarmletError as exc:
+                log.info("not-a-member-yet", reason=exc.message)
+                await trio.sleep(MEMBER_RETRY)
+            else:
+                return
+
+    def _manager_addrs(self) -> list[str]:
+        return [peer.addr for peer in self.file.managers if peer.id != self.identity.node_id]
+
+    # Roles and certificates.
+
+    async def _follow_role(self, nursery: trio.Nursery) -> None:
+        """Change the certificate and the manager part when the leader says so."""
+        while True:
+            await self._role_changed.wait()
+            self._role_changed = trio.Event()
+            if self._wanted_role is self.identity.role:
+                continue
+            await self._renew()
+            if self.identity.role is Role.MANAGER and self.manager is None:
+                await self._start_manager(nursery)
+            elif self.identity.role is Role.WORKER and self._manager_scope is not None:
+                self._manager_scope.cancel()
+                self.state.wipe_raft()
+            log.info("role-changed", role=self.identity.role)
+
+    async def _renew_in_time(self) -> None:
+        while True:
+            start, end = ca.validity(self.identity.cert)
+            due = start + (end - start) * RENEW_AT
+            wait = min(RENEWAL_CHECK, max(0.0, (due - self._now()) / 1e9))
+            await trio.sleep(wait)
+            if self._now() >= due:
+                await self._renew()
+
+    async def _renew(self) -> None:
+        """Get a fresh certificate (with a fresh key) for the role that the cluster gives."""
+        key = ca.new_key()
+        request = AskRenew(csr=ca.signing_request(key))
+        answer = await self._ask_until_answered(request)
+        self.identity = Identity(
+            node_id=self.identity.node_id,
+            role=answer.role,
+            cluster_id=self.identity.cluster_id,
+            key=key.decode(),
+            cert=answer.cert,
+            ca=answer.ca,
+        )
+        self.state.identity.save(self.identity)
+        self._port.reload()
+        log.info("certificate-renewed", role=answer.role)
+
+    async def _ask_until_answered(self, request: AskRenew) -> Renewed:
+        while True:
+            try:
+                answer = await self._port.call_any(
+                    [peer.addr for peer in self.file.managers], request
+                )
+            except SwarmletError as exc:
+                log.warning("certificate-not-renewed", reason=exc.message)
+                await trio.sleep(RENEWAL_RETRY)
+            else:
+                assert isinstance(answer, Renewed)
+                return answer

@@ -1,0 +1,291 @@
+"""The daemon as its API sees it: outside of any cluster, or a membership in one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import structlog
+import trio
+from msgspec.structs import replace
+
+from swarmlet.agent.session import NodeRemoved
+from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHealth
+from swarmlet.clock import Instant, Rng, WallClock
+from swarmlet.config import DaemonConfig
+from swarmlet.engine.client import Engine
+from swarmlet.errors import NotASwarmManager, NotSupported, Unavailable, first_error
+from swarmlet.manager.manager import Manager
+from swarmlet.model import ids, objects
+from swarmlet.model.specs import Role
+from swarmlet.node import addresses, founding, joining, leaving
+from swarmlet.node.files import NodeFile, StateDir
+from swarmlet.node.membership import Membership
+from swarmlet.rpc.messages import GoodbyeReason, Peer
+from swarmlet.security import ca, tokens
+from swarmlet.security.identity import Identity
+from swarmlet.state.commands import AnyCommand, PutCluster
+from swarmlet.state.store import View
+
+log = structlog.get_logger()
+
+#: Seconds until a node that joined is welcomed, and a manager that joined votes.
+JOIN_TIMEOUT: Final = 20.0
+
+#: Seconds until a first manager leads itself.
+INIT_TIMEOUT: Final = 10.0
+
+# The Engine API's words; clients match them.
+_NO_SWARM: Final = (
+    'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" '
+    "to connect this node to swarm and try again."
+)
+_WORKER: Final = (
+    "This node is not a swarm manager. Worker nodes can't be used to view or modify cluster "
+    "state. Please run this command on a manager node or promote the current node to a manager."
+)
+_IN_SWARM: Final = (
+    'This node is already part of a swarm. Use "docker swarm leave" to leave this swarm and '
+    "join another one."
+)
+_NOT_IN_SWARM: Final = "This node is not part of a swarm"
+
+
+class Node:
+    """This machine. Implements :class:`swarmlet.api.backend.Backend`."""
+
+    def __init__(self, config: DaemonConfig, *, engine: Engine, now: WallClock, rng: Rng) -> None:
+        self._config = config
+        self._engine = engine
+        self._clock = now
+        self._rng = rng
+        self._state = StateDir(Path(config.state_dir))
+        self._membership: Membership | None = None
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
+        self._error = ""
+        #: One init, join or leave at a time.
+        self._changing = trio.Lock()
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Go on with the membership that the state directory holds, until cancelled.
+
+        Raises Damaged or DiskFailed: the daemon must not go on with a broken disk.
+        """
+        self._state.prepare()
+        identity = self._state.identity.load()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            if identity is not None:
+                await self._start(identity)
+            task_status.started()
+            await trio.sleep_forever()
+
+    async def stop(self, *, host_stops: bool) -> None:
+        """Say goodbye: because the host goes down, or only this daemon. Containers go on."""
+        if self._membership is not None:
+            reason = GoodbyeReason.SHUTDOWN if host_stops else GoodbyeReason.RESTART
+            await self._membership.say_goodbye(reason)
+
+    async def _start(self, identity: Identity, founding: Sequence[AnyCommand] = ()) -> Membership:
+        assert self._nursery is not None
+        membership = Membership(
+            self._state, identity, engine=self._engine, now=self._clock, rng=self._rng
+        )
+        self._scope, self._ended, self._error = trio.CancelScope(), trio.Event(), ""
+        try:
+            await self._nursery.start(self._live, membership, founding)
+        except BaseExceptionGroup as group:
+            raise first_error(group) or group from None
+        self._membership = membership
+        return membership
+
+    async def _live(
+        self,
+        membership: Membership,
+        founding: Sequence[AnyCommand],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Run a membership until it is left or the cluster has removed this node."""
+        ended = self._ended
+        try:
+            with self._scope:
+                await membership.run(founding=founding, task_status=task_status)
+        except* NodeRemoved as group:
+            self._error = str(group.exceptions[0])
+            log.warning("node-removed", reason=self._error)
+        finally:
+            ended.set()
+
+    async def _end(self) -> None:
+        """Stop being a member and forget the cluster."""
+        self._scope.cancel()
+        await self._ended.wait()
+        self._membership = None
+        self._error = ""
+        self._state.wipe()
+
+    # Backend: what is known.
+
+    def local(self) -> LocalState:
+        """This node's part in a cluster."""
+        membership = self._membership
+        if membership is None:
+            return LocalState(state="inactive")
+        identity = membership.identity
+        host, _ = addresses.split(membership.file.advertise_addr)
+        return LocalState(
+            state="error" if self._error else "active",
+            node_id=identity.node_id,
+            node_addr=host,
+            role=identity.role,
+            error=self._error,
+            managers=tuple((peer.id, peer.addr) for peer in membership.file.managers),
+        )
+
+    def now(self) -> Instant:
+        """Wall-clock time."""
+        return self._clock()
+
+    def new_id(self) -> str:
+        """A fresh object identifier."""
+        return ids.new_id(self._rng)
+
+    def _manager(self) -> Manager:
+        if self._membership is None:
+            raise NotASwarmManager(_NO_SWARM)
+        if self._membership.manager is None:
+            raise NotASwarmManager(_WORKER)
+        return self._membership.manager
+
+    def view(self) -> View:
+        """This manager's replica. Raises NotASwarmManager."""
+        manager = self._manager()
+        if manager.replica.view.cluster is None:
+            raise Unavailable("this manager has not learned the cluster's state yet; try again")
+        return manager.replica.view
+
+    def stale(self) -> str:
+        """Why the replica may be behind, or nothing."""
+        manager = self._manager()
+        if manager.member.leadership.leader is not None:
+            return ""
+        return manager.proposer.no_quorum().message
+
+    def manager_health(self) -> dict[str, ManagerHealth]:
+        """Managers by node identifier."""
+        manager = self._manager()
+        leader, reachable = manager.member.leadership.leader, manager.members.reachable()
+        return {
+            status.id: ManagerHealth(leader=status.id == leader, reachable=status.id in reachable)
+            for status in manager.member.members()
+            if status.voter
+        }
+
+    async def barrier(self) -> None:
+        """Bring the replica up to now. Raises NoQuorum."""
+        await self._manager().proposer.barrier()
+
+    async def propose(self, *commands: AnyCommand) -> None:
+        """Commit commands; raises the first refusal or NoQuorum."""
+        await self._manager().proposer.propose(*commands)
+
+    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
+        """Promote or demote a node."""
+        await self._manager().members.set_role(node_id, expect, role)
+
+    async def remove_node(self, node_id: str, *, force: bool) -> None:
+        """Forget a node."""
+        await self._manager().members.remove_node(node_id, force=force)
+
+    async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
+        """Replace join tokens; the old ones are refused from now on."""
+        part = self._manager()
+        await part.proposer.barrier()
+        cluster = part.replica.view.cluster
+        assert cluster is not None
+        digest = ca.digest(cluster.root_ca.cert)
+        old = cluster.tokens
+        new = objects.JoinTokens(
+            worker=tokens.new_token(digest, self._rng) if worker else old.worker,
+            manager=tokens.new_token(digest, self._rng) if manager else old.manager,
+        )
+        changed = replace(cluster, tokens=new)
+        await part.proposer.propose(PutCluster(cluster=changed, expect=cluster.version))
+
+    # Backend: entering and leaving a cluster.
+
+    async def init(self, request: InitRequest) -> str:
+        """Form a new cluster of this node; returns its identifier."""
+        if request.force_new_cluster:
+            raise NotSupported("force-new-cluster is not supported yet by swarmlet")
+        async with self._changing:
+            self._refuse_member()
+            file = self._addresses(request.listen_addr, request.advertise_addr)
+            founded = founding.found(request, file.advertise_addr, now=self._clock, rng=self._rng)
+            node_id = founded.identity.node_id
+            self._state.begin()
+            self._save(
+                founded.identity, replace(file, managers=(Peer(node_id, file.advertise_addr),))
+            )
+            try:
+                membership = await self._start(founded.identity, founded.commands)
+                with trio.fail_after(INIT_TIMEOUT):
+                    await membership.welcomed.wait()
+            except BaseException:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + INIT_TIMEOUT):
+                    await self._end()
+                raise
+            self._state.finish()
+            log.info("cluster-created", cluster=founded.identity.cluster_id, node=node_id)
+            return node_id
+
+    async def join(self, request: JoinRequest) -> None:
+        """Join a cluster. Returns when the leader has welcomed this node."""
+        async with self._changing:
+            self._refuse_member()
+            file = self._addresses(request.listen_addr, request.advertise_addr)
+            admission = await joining.join(
+                request.remote_addrs,
+                request.token,
+                addr=file.advertise_addr,
+                availability=request.availability,
+            )
+            self._save(admission.identity, replace(file, managers=admission.managers))
+            membership = await self._start(admission.identity)
+            with trio.move_on_after(JOIN_TIMEOUT) as scope:
+                await membership.settled()
+            if scope.cancelled_caught:
+                raise Unavailable(
+                    "Timeout was reached before node joined. The attempt to join the swarm will "
+                    'continue in the background. Use the "docker info" command to see the '
+                    "current swarm status of your node."
+                )
+
+    async def leave(self, *, force: bool) -> None:
+        """Leave the cluster: tasks stop, and this node forgets all of it."""
+        async with self._changing:
+            membership = self._membership
+            if membership is None:
+                raise Unavailable(_NOT_IN_SWARM)
+            if not force:
+                leaving.refuse_manager(membership)
+            await leaving.leave(membership)
+            await self._end()
+            log.info("left-cluster")
+
+    def _refuse_member(self) -> None:
+        if self._membership is not None:
+            raise Unavailable(_IN_SWARM)
+
+    def _addresses(self, listen: str, advertise: str) -> NodeFile:
+        host, port = addresses.listen(listen or self._config.listen_addr)
+        return NodeFile(
+            listen_addr=addresses.join(host, port),
+            advertise_addr=addresses.advertise(advertise or self._config.advertise_addr, port),
+        )
+
+    def _save(self, identity: Identity, file: NodeFile) -> None:
+        self._state.save_node(file)
+        self._state.identity.save(identity)

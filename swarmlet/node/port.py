@@ -1,0 +1,144 @@
+"""The node's port, both ways: what arrives is handed to the right part, what leaves is dialled."""
+
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from swarmlet.errors import InvalidInput, NotAllowed, SwarmletError, Unavailable
+from swarmlet.manager.manager import Manager
+from swarmlet.rpc.calls import Answer, CallRefused, Request, call_once
+from swarmlet.rpc.channel import ConnectionLost, stream_errors
+from swarmlet.rpc.listener import Handler, RemoteNode, dial, serve
+from swarmlet.security.ca import MANAGER_NAME
+from swarmlet.security.identity import IdentityFiles
+from swarmlet.security.tls import Protocol, client_context, server_context
+
+#: Seconds that another node may take to answer a probe.
+PROBE_TIMEOUT: Final = 1.0
+
+#: Seconds for one call to one manager, consensus included.
+CALL_TIMEOUT: Final = 35.0
+
+
+class NodePort:
+    """TLS contexts, inbound handlers and outbound dials of one node."""
+
+    def __init__(self, files: IdentityFiles) -> None:
+        self._files = files
+        self._server: ssl.SSLContext | None = None
+        self._clients: dict[Protocol, ssl.SSLContext] = {}
+        #: The manager part while the node is a manager.
+        self.manager: Manager | None = None
+
+    def reload(self) -> None:
+        """The certificate changed: new connections use the new one."""
+        self._server = None
+        self._clients.clear()
+
+    # Inbound.
+
+    async def listen(self, host: str, port: int) -> list[trio.SocketListener]:
+        """Bind the port. Raises InvalidInput when it is taken or not ours."""
+        try:
+            return await trio.open_tcp_listeners(port, host=host)
+        except OSError as exc:
+            raise InvalidInput(
+                f"cannot listen on {host}:{port}: {exc.strerror or exc}",
+                advice="free the port, or choose another with --listen-addr",
+            ) from exc
+
+    async def serve(self, listener: trio.SocketListener) -> None:
+        """Serve connections until cancelled."""
+        handlers: dict[Protocol, Handler] = {
+            Protocol.JOIN: self._on_join,
+            Protocol.AGENT: self._on_agent,
+            Protocol.MANAGER: self._on_manager,
+            Protocol.RAFT: self._on_raft,
+            Protocol.PROBE: self._on_probe,
+        }
+        await serve(listener, self._server_context, handlers)
+
+    def _server_context(self) -> ssl.SSLContext:
+        if self._server is None:
+            self._server = server_context(self._files)
+        return self._server
+
+    def _required(self) -> Manager:
+        if self.manager is None:
+            raise NotAllowed("this node is not a manager")
+        return self.manager
+
+    async def _on_join(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        await self._required().serve_stranger(stream, who)
+
+    async def _on_agent(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        await self._required().serve_agent(stream, who)
+
+    async def _on_manager(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        await self._required().serve_manager(stream, who)
+
+    async def _on_raft(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        await self._required().serve_raft(stream, who)
+
+    async def _on_probe(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        """Say one byte: the daemon lives. Any node of the cluster may ask."""
+        if not who.node_id:
+            raise NotAllowed("a probe needs a certificate")
+        with stream_errors(who.host):
+            await stream.send_all(b"!")
+
+    # Outbound.
+
+    def _client_context(self, protocol: Protocol) -> ssl.SSLContext:
+        if protocol not in self._clients:
+            self._clients[protocol] = client_context(self._files, protocol)
+        return self._clients[protocol]
+
+    async def dial_agent(self, addr: str) -> trio.abc.Stream:
+        """Connect to the dispatcher of whichever manager is at ``addr``. Raises ConnectionLost."""
+        return await dial(addr, self._client_context(Protocol.AGENT), name=MANAGER_NAME)
+
+    async def dial_manager(self, node_id: str, addr: str) -> trio.abc.Stream:
+        """Connect to one manager's calls. Raises ConnectionLost."""
+        if not addr:
+            raise ConnectionLost(f"the address of manager {node_id} is not known")
+        return await dial(addr, self._client_context(Protocol.MANAGER), name=node_id)
+
+    async def dial_raft(self, node_id: str, addr: str) -> trio.abc.Stream:
+        """Connect to one manager's Raft member. Raises OSError (the port's contract)."""
+        if not addr:
+            raise OSError(f"the address of manager {node_id} is not known")
+        try:
+            return await dial(addr, self._client_context(Protocol.RAFT), name=node_id)
+        except ConnectionLost as exc:
+            raise OSError(exc.message) from exc
+
+    async def probe(self, node_id: str, addr: str) -> bool:
+        """Whether the daemon of a node answers at an address."""
+        with trio.move_on_after(PROBE_TIMEOUT), suppress(ConnectionLost):
+            stream = await dial(addr, self._client_context(Protocol.PROBE), name=node_id)
+            try:
+                with stream_errors(addr):
+                    return bool(await stream.receive_some(1))
+            finally:
+                await trio.aclose_forcefully(stream)
+        return False
+
+    async def call_any(self, addrs: Sequence[str], request: Request) -> Answer:
+        """Make a call to the first manager that carries it out. Raises the last refusal."""
+        refusal: SwarmletError = Unavailable("no manager is known")
+        for addr in addrs:
+            try:
+                with trio.fail_after(CALL_TIMEOUT):
+                    stream = await dial(
+                        addr, self._client_context(Protocol.MANAGER), name=MANAGER_NAME
+                    )
+                    return await call_once(stream, request, peer=addr)
+            except (ConnectionLost, CallRefused) as exc:
+                refusal = exc
+            except trio.TooSlowError:
+                refusal = ConnectionLost(f"{addr} did not answer")
+        raise refusal

@@ -1,0 +1,136 @@
+"""Render the commands that make a host: pure text and argument lists, run elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from swarmlet.playground.layout import Site, Spot
+from swarmlet.playground.records import Record
+
+#: Runs first, in the machine's namespaces: it joins the host's cgroup, so that whatever it starts
+#: dies with the host. Arguments: cgroup.procs, then the command.
+_JOIN: Final = 'echo $$ > "$1" && shift && exec "$@"'
+
+#: Runs inside the host: its name, its resolver (look-ups fail at once instead of leaving for the
+#: machine's DNS) and a /run/containerd of its own (shims' sockets go there,
+#: whatever the exec-root).
+_ENTER: Final = """
+set -e
+hostname "$1"; mount --bind "$2" /etc/resolv.conf
+mkdir -p /run/containerd; mount -t tmpfs -o mode=711 tmpfs /run/containerd
+if [ -n "$3" ]; then echo $$ > "$3"; fi
+shift 3; exec "$@"
+"""
+
+
+def inside(
+    site: Site, spot: Spot, command: Sequence[str], *, procs: Path, pidfile: Path | None = None
+) -> list[str]:
+    """Return the command that runs ``command`` in a host's namespaces and cgroup.
+
+    ``ip netns exec`` would not do: it remounts /sys, which hides the cgroups from the engine.
+    Propagation is slave so that what is unmounted on the machine is not held by a host.
+    The process keeps its id through every exec; the pid file holds it.
+    """
+    namespaces = ["nsenter", f"--net=/run/netns/{spot.netns}", "--"]
+    namespaces += ["unshare", "--uts", "--mount", "--propagation", "slave", "--"]
+    entered = ["sh", "-c", _ENTER, "sh", spot.name, str(site.resolv_conf), str(pidfile or "")]
+    return ["sh", "-c", _JOIN, "sh", str(procs), *namespaces, *entered, *command]
+
+
+def engine(record: Record, spot: Spot) -> list[str]:
+    """Return the Docker Engine's command.
+
+    The empty configuration file keeps the machine's own /etc/docker/daemon.json out: an option
+    given both there and here would stop the engine. cgroupfs, because below our own cgroups
+    systemd manages nothing.
+    """
+    return [
+        record.engine,
+        f"--config-file={spot.run_dir}/daemon.json",
+        f"--data-root={spot.data_dir}/engine",
+        f"--exec-root={spot.run_dir}/exec",
+        f"--pidfile={spot.run_dir}/docker.pid",
+        f"--host=unix://{spot.engine_socket}",
+        "--exec-opt=native.cgroupdriver=cgroupfs",
+        f"--cgroup-parent=/{spot.containers_cgroup}",
+        f"--insecure-registry={record.network}",
+        *record.engine_args,
+    ]
+
+
+def daemon(program: Sequence[str], spot: Spot, address: str) -> list[str]:
+    """Return swarmletd's command.
+
+    The configuration file is the host's own and need not exist: the machine's is not for it.
+    """
+    return [
+        *program,
+        f"--state-dir={spot.state_dir}",
+        f"--socket={spot.socket}",
+        f"--engine-socket={spot.engine_socket}",
+        f"--advertise-addr={address}",
+        "--log-format=console",
+        f"--config={spot.data_dir}/swarmletd.toml",
+    ]
+
+
+def plug_in(site: Site, spot: Spot, address: str, gateway: str) -> list[list[str]]:
+    """Return the commands that make a host's namespace and its cable."""
+    inner = ["ip", "-n", spot.netns]
+    cable = ["ip", "link", "add", spot.cable, "type", "veth"]
+    return [
+        ["ip", "netns", "add", spot.netns],
+        [*cable, "peer", "name", "eth0", "netns", spot.netns],
+        ["ip", "link", "set", spot.cable, "master", site.bridge, "up"],
+        [*inner, "addr", "add", f"{address}/24", "dev", "eth0"],
+        [*inner, "link", "set", "eth0", "up"],
+        [*inner, "link", "set", "lo", "up"],
+        [*inner, "route", "add", "default", "via", gateway],
+    ]
+
+
+def make_bridge(site: Site, gateway: str) -> list[list[str]]:
+    """Return the commands that make the bridge between the hosts."""
+    return [
+        ["ip", "link", "add", site.bridge, "type", "bridge"],
+        ["ip", "addr", "add", f"{gateway}/24", "dev", site.bridge],
+        ["ip", "link", "set", site.bridge, "up"],
+        ["iptables", "-w", "-I", *forward_rule(site)],
+    ]
+
+
+def forward_rule(site: Site) -> list[str]:
+    """Return the rule that lets hosts talk to each other, for ``iptables -I`` and ``-D``.
+
+    Where br_netfilter is loaded, bridged frames pass through FORWARD, and a Docker on the machine
+    sets that chain's policy to DROP. One rule of our own needs no change of a global setting.
+    """
+    return ["FORWARD", "-i", site.bridge, "-o", site.bridge, "-j", "ACCEPT"]
+
+
+def partition(site: Site, groups: Sequence[Sequence[str]]) -> str:
+    """Return the nftables script that drops every frame between hosts of different groups."""
+    rules: list[str] = []
+    for group in groups:
+        others = [host for other in groups if other is not group for host in other]
+        rules.append(f"iifname {_cables(site, group)} oifname {_cables(site, others)} drop")
+    body = "\n".join(f"  {rule}" for rule in rules)
+    table = f"table bridge {site.filter_table}"
+    chain = f"chain forward {{\n  type filter hook forward priority -300;\n{body}\n }}"
+    return f"{table} {{}}\ndelete {table}\n{table} {{\n {chain}\n}}\n"
+
+
+def _cables(site: Site, hosts: Sequence[str]) -> str:
+    return "{ " + ", ".join(f'"{site.spot(host).cable}"' for host in hosts) + " }"
+
+
+__all__ = [
+    "daemon",
+    "engine",
+    "forward_rule",
+    "inside",
+    "make_bridge",
+    "partition",
+    "plug_in",
+]

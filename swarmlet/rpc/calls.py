@@ -1,0 +1,229 @@
+"""Calls over a channel: numbered requests, answers in any order, errors that keep their code."""
+
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+import trio
+
+from swarmlet.errors import SwarmletError
+from swarmlet.model.specs import Availability, Role
+from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.messages import Peer
+
+#: Calls that one connection may have open; more wait their turn at the server.
+MAX_OPEN_CALLS: Final = 1024
+
+
+class Body(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):
+    """Base of requests and answers."""
+
+
+# On JOIN, without a certificate.
+
+
+class AskCa(Body, frozen=True, kw_only=True):
+    """Question for the certificate authority of the cluster."""
+
+
+class CaIs(Body, frozen=True, kw_only=True):
+    """The CA's certificate, PEM. The asker compares its digest with the token's."""
+
+    cert: str
+
+
+class AskJoin(Body, frozen=True, kw_only=True):
+    """Let me in. ``addr`` is ``host:port`` of the asker's own listener."""
+
+    token: str
+    csr: bytes
+    addr: str
+    availability: Availability
+
+
+class Joined(Body, frozen=True, kw_only=True):
+    """Welcome: your name, your certificate, and where managers are."""
+
+    node_id: str
+    cluster_id: str
+    role: Role
+    cert: str
+    managers: tuple[Peer, ...]
+
+
+# On MANAGER.
+
+
+class AskRenew(Body, frozen=True, kw_only=True):
+    """A fresh certificate, please, for the role that I shall have (any node)."""
+
+    csr: bytes
+
+
+class Renewed(Body, frozen=True, kw_only=True):
+    """The fresh certificate."""
+
+    cert: str
+    role: Role
+    ca: str
+
+
+class Forward(Body, frozen=True, kw_only=True):
+    """Propose this for me; repeated with one identity until the outcome is known (managers)."""
+
+    client: str
+    seq: int
+    floor: int
+    command: bytes
+
+
+class Committed(Body, frozen=True, kw_only=True):
+    """The proposal was applied at ``index`` with this answer."""
+
+    index: int
+    value: bytes
+
+
+class AskReadIndex(Body, frozen=True, kw_only=True):
+    """Question how far a replica must be to be up to date (managers)."""
+
+
+class ReadIndexIs(Body, frozen=True, kw_only=True):
+    """So far."""
+
+    index: int
+
+
+class BecomeMember(Body, frozen=True, kw_only=True):
+    """My Raft member listens on ``addr``: make it a voter (managers, for themselves)."""
+
+    addr: str
+
+
+class RemoveMember(Body, frozen=True, kw_only=True):
+    """Take a member out of the Raft configuration (managers)."""
+
+    member: str
+
+
+class Done(Body, frozen=True, kw_only=True):
+    """It is done."""
+
+
+class Failed(Body, frozen=True, kw_only=True):
+    """It was refused. ``leader`` is set when another manager may do it."""
+
+    code: str
+    message: str
+    advice: str = ""
+    leader: str = ""
+
+
+Request = AskCa | AskJoin | AskRenew | Forward | AskReadIndex | BecomeMember | RemoveMember
+Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | Done | Failed
+
+
+class NumberedRequest(msgspec.Struct, frozen=True, array_like=True):
+    """A request and the number that its answer will carry."""
+
+    number: int
+    body: Request
+
+
+class NumberedAnswer(msgspec.Struct, frozen=True, array_like=True):
+    """An answer and the number of its request."""
+
+    number: int
+    body: Answer
+
+
+class CallRefused(SwarmletError):
+    """The other side refused a call; it said why."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message, advice=failed.advice)
+        self.remote_code = failed.code
+        self.leader = failed.leader or None
+
+
+class Caller:
+    """Makes calls on one connection; many at once. ``run`` reads the answers."""
+
+    def __init__(self, stream: trio.abc.Stream, *, peer: str) -> None:
+        self._channel: Channel[NumberedAnswer] = Channel(stream, NumberedAnswer, peer=peer)
+        self._numbers = itertools.count(1)
+        self._open: dict[int, tuple[trio.Event, list[Answer]]] = {}
+        self.lost = False
+
+    async def run(self) -> None:
+        """Deliver answers until the connection ends. Raises ConnectionLost."""
+        try:
+            while True:
+                answer = await self._channel.receive()
+                waiter = self._open.pop(answer.number, None)
+                if waiter is not None:
+                    waiter[1].append(answer.body)
+                    waiter[0].set()
+        finally:
+            self.lost = True
+            for event, _ in self._open.values():
+                event.set()
+            await self._channel.aclose()
+
+    async def call(self, body: Request) -> Answer:
+        """Ask and wait for the answer. Raises CallRefused or ConnectionLost."""
+        if self.lost:
+            raise ConnectionLost(f"connection to {self._channel.peer} is gone")
+        number = next(self._numbers)
+        event, answers = self._open[number] = (trio.Event(), [])
+        try:
+            await self._channel.send(NumberedRequest(number, body))
+            await event.wait()
+        finally:
+            self._open.pop(number, None)
+        if not answers:
+            raise ConnectionLost(f"connection to {self._channel.peer} broke before the answer")
+        if isinstance(answers[0], Failed):
+            raise CallRefused(answers[0])
+        return answers[0]
+
+
+async def call_once(stream: trio.abc.Stream, body: Request, *, peer: str) -> Answer:
+    """Make one call on a stream of its own and close it. Raises CallRefused or ConnectionLost."""
+    channel: Channel[NumberedAnswer] = Channel(stream, NumberedAnswer, peer=peer)
+    try:
+        await channel.send(NumberedRequest(0, body))
+        answer = (await channel.receive()).body
+    finally:
+        await channel.aclose()
+    if isinstance(answer, Failed):
+        raise CallRefused(answer)
+    return answer
+
+
+async def serve_calls(
+    stream: trio.abc.Stream, handle: Callable[[Request], Awaitable[Answer]], *, peer: str
+) -> None:
+    """Answer requests until the connection ends (ConnectionLost, RemoteProtocolError).
+
+    A SwarmletError of ``handle`` is the caller's answer, not the connection's end.
+    """
+    channel: Channel[NumberedRequest] = Channel(stream, NumberedRequest, peer=peer)
+    limit = trio.CapacityLimiter(MAX_OPEN_CALLS)
+
+    async def answer(request: NumberedRequest) -> None:
+        async with limit:
+            try:
+                body = await handle(request.body)
+            except SwarmletError as exc:
+                leader = getattr(exc, "leader", None) or ""
+                body = Failed(code=exc.code, message=exc.message, advice=exc.advice, leader=leader)
+        await channel.send(NumberedAnswer(request.number, body))
+
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(answer, await channel.receive())
+    finally:
+        await channel.aclose()

@@ -1,0 +1,102 @@
+"""The port of a node: accepts TLS, learns who calls and what they want to speak, hands over."""
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from swarmlet.errors import InvalidInput, SwarmletError
+from swarmlet.model.specs import Role
+from swarmlet.rpc.channel import stream_errors
+from swarmlet.security.ca import subject_of
+from swarmlet.security.tls import Protocol
+
+#: Seconds for TCP and TLS to stand. A LAN needs milliseconds; more is a stranger who holds a slot.
+HANDSHAKE_TIMEOUT: Final = 5.0
+
+#: Connections at once: a session for each node, Raft, and callers. Thousands of nodes fit.
+MAX_CONNECTIONS: Final = 16_384
+
+log = structlog.get_logger()
+
+
+class RemoteNode(msgspec.Struct, frozen=True):
+    """Who is at the other end, as its certificate says; ``node_id`` is "" without a certificate."""
+
+    node_id: str
+    role: Role | None
+    cluster_id: str
+    host: str
+
+
+Handler = Callable[[trio.abc.Stream, RemoteNode], Awaitable[None]]
+
+
+async def serve(
+    listener: trio.SocketListener,
+    context: Callable[[], ssl.SSLContext],
+    handlers: Mapping[Protocol, Handler],
+) -> None:
+    """Serve connections until cancelled. ``context`` gives the present TLS context.
+
+    A connection that fails, in the handshake or later, concerns nobody else.
+    """
+    limit = trio.CapacityLimiter(MAX_CONNECTIONS)
+
+    async def one(raw: trio.SocketStream) -> None:
+        async with limit:
+            try:
+                await _serve_one(raw, context(), handlers)
+            except* SwarmletError as group:
+                log.debug("connection-ended", reason=[str(e) for e in group.exceptions])
+            except* Exception:
+                # The supervised unit of this module: a bug met by one peer must not stop the rest.
+                log.exception("connection-handler-failed")
+            finally:
+                await trio.aclose_forcefully(raw)
+
+    await trio.serve_listeners(one, [listener])
+
+
+async def _serve_one(
+    raw: trio.SocketStream, context: ssl.SSLContext, handlers: Mapping[Protocol, Handler]
+) -> None:
+    with stream_errors("caller"):
+        host = str(raw.socket.getpeername()[0])
+        stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
+        with trio.fail_after(HANDSHAKE_TIMEOUT):
+            await stream.do_handshake()
+    handler = handlers.get(stream.selected_alpn_protocol())
+    if handler is None:
+        raise InvalidInput(f"{host} asked for a protocol that this node does not speak")
+    await handler(stream, _caller(stream, host))
+
+
+def _caller(stream: trio.SSLStream[trio.SocketStream], host: str) -> RemoteNode:
+    der = stream.getpeercert(binary_form=True)
+    if not der:
+        return RemoteNode("", None, "", host)
+    subject = subject_of(der)
+    return RemoteNode(subject.node_id, subject.role, subject.cluster_id, host)
+
+
+async def dial(
+    addr: str, context: ssl.SSLContext, *, name: str
+) -> trio.SSLStream[trio.SocketStream]:
+    """Connect to ``host:port`` and shake hands; ``name`` is what its certificate must say.
+
+    Raises ConnectionLost.
+    """
+    host, _, port = addr.rpartition(":")
+    with stream_errors(addr), trio.fail_after(HANDSHAKE_TIMEOUT):
+        raw = await trio.open_tcp_stream(host.strip("[]"), int(port))
+        stream = trio.SSLStream(raw, context, server_hostname=name, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(raw)
+            raise
+    return stream

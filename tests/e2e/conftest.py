@@ -1,0 +1,69 @@
+"""Real hosts for end-to-end tests: network namespaces with real Docker Engines.
+
+``make_playground(managers=3, workers=2)`` gives a cluster of the code under test, taken down when
+the test ends; names carry the process id, so that several runs do not meet.
+"""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Protocol
+
+import pytest
+from swarmlet.playground import preflight
+from swarmlet.playground.playground import Playground, Wish
+
+_numbers = itertools.count()
+
+
+class MakePlayground(Protocol):
+    """Makes a playground that lives as long as the fixture."""
+
+    def __call__(
+        self, *, managers: int = 3, workers: int = 2, wish: Wish | None = None
+    ) -> Playground: ...
+
+
+def unique_name() -> str:
+    """Return a name that no other test and no other run uses."""
+    return f"t{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def capable() -> None:
+    """Skip where no playground can run, and say why."""
+    try:
+        preflight.check()
+    except preflight.CannotRunHere as exc:
+        pytest.skip(f"{exc.message}; {exc.advice}")
+
+
+def _maker(stack: ExitStack) -> MakePlayground:
+    def make(*, managers: int = 3, workers: int = 2, wish: Wish | None = None) -> Playground:
+        return stack.enter_context(
+            Playground.up(unique_name(), managers=managers, workers=workers, wish=wish)
+        )
+
+    return make
+
+
+@pytest.fixture
+def make_playground(capable: None) -> Iterator[MakePlayground]:
+    """Make playgrounds for one test."""
+    with ExitStack() as stack:
+        yield _maker(stack)
+
+
+@pytest.fixture(scope="module")
+def make_shared_playground(capable: None) -> Iterator[MakePlayground]:
+    """Make playgrounds for all tests of a module: only for tests that leave them as they were."""
+    with ExitStack() as stack:
+        yield _maker(stack)
+
+
+@pytest.fixture
+def defer() -> Iterator[Callable[..., object]]:
+    """Register calls that clean up after a test, however it ends."""
+    with ExitStack() as stack:
+        yield stack.callback
