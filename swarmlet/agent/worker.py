@@ -67,6 +67,7 @@ class _Unit:
         self.supervised = False
         self.wakeup = trio.Event()
         self.pulling: trio.CancelScope | None = None
+        self.pulled = False  # a second "no such image" is final: it is of another platform
 
     def wake(self) -> None:
         self.wakeup.set()
@@ -349,7 +350,8 @@ class Worker:
 
     async def _refused(self, unit: _Unit, action: Action, exc: EngineError | NotFound) -> None:
         """Judge an answer that repeating will not change."""
-        if action is Action.CREATE and isinstance(exc, NotFound) and "image" in exc.message.lower():
+        no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()
+        if action is Action.CREATE and no_image and not unit.pulled:
             unit.learn(image_missing=True)
         elif action is Action.CREATE and isinstance(exc, EngineError) and exc.status == 409:
             await self._adopt_by_name(unit, exc)
@@ -388,6 +390,7 @@ class Worker:
                 async with lock, self._pulls:
                     if not await self._has_image(image):
                         await self._pull_image(image, unit.task)
+                unit.pulled = True
                 unit.learn(image_missing=False)
             finally:
                 unit.pulling = None

@@ -155,6 +155,17 @@ async def test_a_pull_that_fails_in_the_middle_rejects(rig: Rig, fake: FakeEngin
     assert status.err == "No such image: web:2: unexpected EOF"
 
 
+async def test_an_image_that_is_pulled_and_still_missing_rejects(
+    rig: Rig, fake: FakeEngine
+) -> None:
+    """It is there for another platform: asking again and again would not help."""
+    one = task()
+    with fake.fault("POST /containers/create", refuse(404, "No such image: busybox:lab")):
+        rig.assign(one)
+        await rig.until(one, TaskState.REJECTED)
+    assert fake.count("POST /containers/create") == 2
+
+
 async def test_a_pull_nobody_wants_any_more_is_given_up(rig: Rig, fake: FakeEngine) -> None:
     fake.registry["web:2"] = ""
     one = task(image="web:2")
