@@ -67,6 +67,7 @@ class _Unit:
         self.supervised = False
         self.wakeup = trio.Event()
         self.pulling: trio.CancelScope | None = None
+        self.pulled = False  # a second "no such image" is final: it is of another platform
 
     def wake(self) -> None:
         self.wakeup.set()
@@ -120,6 +121,8 @@ class Worker:
         self._dirty = trio.Event()
         self.parallel = parallel
         self._calls = trio.CapacityLimiter(parallel)
+        # Fewer creates at once than starts, so that the first tasks start while others are created.
+        self._creates = trio.CapacityLimiter(max(1, parallel // 3))
         self._pulls = trio.CapacityLimiter(PARALLEL_PULLS)
         self._pulling: dict[str, trio.Lock] = {}
         self._nursery: trio.Nursery | None = None
@@ -129,9 +132,7 @@ class Worker:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run tasks until cancelled. Started once the tasks on disk are known."""
         for kept in await trio.to_thread.run_sync(self._storage.load):
-            known = Known(status=kept.status, hold=True)
-            if kept.task.task_id not in self._units:  # else a manager was faster
-                self._add(_Unit(kept.task, known, seen_in=kept.seen_in))
+            self._remember(kept)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -205,6 +206,18 @@ class Worker:
             unit.pulling.cancel()  # nobody wants the image any more
         self._supervise_soon(unit)
         unit.wake()
+
+    def _remember(self, kept: Kept) -> None:
+        """Take over what was on disk; a manager may have spoken before."""
+        unit = self._units.get(kept.task.task_id)
+        if unit is not None:
+            unit.learn(status=kept.status)
+            unit.seen_in = kept.seen_in
+            return
+        unit = _Unit(kept.task, Known(status=kept.status), seen_in=kept.seen_in)
+        self._add(unit)
+        if self._told.is_set():
+            self._dismiss(unit)
 
     def _dismiss(self, unit: _Unit) -> None:
         self._take(msgspec.structs.replace(unit.task, desired=TaskState.REMOVE))
@@ -337,7 +350,8 @@ class Worker:
 
     async def _refused(self, unit: _Unit, action: Action, exc: EngineError | NotFound) -> None:
         """Judge an answer that repeating will not change."""
-        if action is Action.CREATE and isinstance(exc, NotFound) and "image" in exc.message.lower():
+        no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()
+        if action is Action.CREATE and no_image and not unit.pulled:
             unit.learn(image_missing=True)
         elif action is Action.CREATE and isinstance(exc, EngineError) and exc.status == 409:
             await self._adopt_by_name(unit, exc)
@@ -351,7 +365,7 @@ class Worker:
             raise exc  # a stop or a removal that the engine cannot do now: again, later
 
     async def _create(self, unit: _Unit) -> None:
-        async with self._calls:
+        async with self._creates:
             container_id = await self._engine.create(unit.task.name, convert.create_body(unit.task))
         task_id = unit.task.task_id
         self._see(unit, Container(id=container_id, task_id=task_id, state="created"))
@@ -376,6 +390,7 @@ class Worker:
                 async with lock, self._pulls:
                     if not await self._has_image(image):
                         await self._pull_image(image, unit.task)
+                unit.pulled = True
                 unit.learn(image_missing=False)
             finally:
                 unit.pulling = None
