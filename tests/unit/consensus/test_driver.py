@@ -286,7 +286,7 @@ async def test_leadership_can_be_watched(three: Cluster, autojump_clock: MockClo
     async for view in views:
         if view.is_leader:
             break
-    await views.aclose()  # type: ignore[attr-defined]  # the port says iterator; it is a generator
+    await views.aclose()
 
 
 def test_settings_are_checked() -> None:
