@@ -72,6 +72,15 @@ class Leader:
             probed=self._probed,
         )
 
+    def expect_little_of(self, node_id: str) -> None:
+        """Give the previous leader no more time than any node that falls silent.
+
+        Others get twice that, to find their new leader; this one was lost to Raft already.
+        """
+        now = trio.current_time()
+        self._detector.beat(node_id, now)
+        self._detector.lost(node_id, now)
+
     async def run(self) -> None:
         """Lead until cancelled."""
         async with trio.open_nursery() as nursery:
