@@ -114,6 +114,7 @@ class Worker:
         self._ready = trio.Event()  # the event stream is up and the units know their containers
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
         self._dirty = trio.Event()
+        self._removed = trio.Event()  # a task that was gone has nothing left here
         self._calls = trio.CapacityLimiter(parallel)
         self._pulls = trio.CapacityLimiter(PARALLEL_PULLS)
         self._pulling: dict[str, trio.Lock] = {}
@@ -168,6 +169,16 @@ class Worker:
     def tasks(self) -> dict[str, Assignment]:
         """The tasks that this node has, ended ones too."""
         return {task_id: unit.task for task_id, unit in self._units.items() if not unit.gone}
+
+    @property
+    def busy(self) -> bool:
+        """Whether tasks that are gone still have something to remove."""
+        return any(unit.gone for unit in self._units.values()) or bool(self._strangers)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is left of the tasks that are gone (or the worker does not run)."""
+        while self.busy and self._nursery is not None:
+            await self._removed.wait()
 
     def container_of(self, task_id: str) -> Container | None:
         """The container of a task, as last seen."""
@@ -241,6 +252,8 @@ class Worker:
                     await retry.wait()
             self._units.pop(unit.task.task_id, None)
             self._dirty.set()
+            self._removed.set()
+            self._removed = trio.Event()
             self._wake_slot(unit)
         finally:
             unit.supervised = False

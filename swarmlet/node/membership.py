@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from swarmlet.agent.describe import describe
-from swarmlet.agent.session import AgentSession
+from swarmlet.agent.session import AgentSession, NodeRemoved
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
@@ -44,6 +44,9 @@ MEMBER_RETRY: Final = 0.25
 
 #: Seconds between two looks whether a manager that joins has caught up.
 SETTLE_CHECK: Final = 0.02
+
+#: Seconds for the containers of a node that was removed to stop.
+STOP_TIMEOUT: Final = 20.0
 
 #: Seconds for a leader that stops to hand over.
 HANDOVER_TIMEOUT: Final = 1.5
@@ -91,10 +94,22 @@ class Membership:
                 if founding:
                     await manager.proposer.propose(*founding)
             await nursery.start(self._worker.run)
-            nursery.start_soon(self._session.run)
+            nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
             nursery.start_soon(self._renew_in_time)
             task_status.started()
+
+    async def _hold_sessions(self) -> None:
+        """Serve the leader. Raises NodeRemoved once nothing of this node's tasks runs any more.
+
+        Others run them by now: to go on here would be two where one was asked for.
+        """
+        try:
+            await self._session.run()
+        except NodeRemoved:
+            with trio.move_on_after(STOP_TIMEOUT):
+                await self.stop_tasks()
+            raise
 
     async def say_goodbye(self, reason: GoodbyeReason) -> None:
         """Hand over leadership and tell the leader why this node goes."""
@@ -122,7 +137,7 @@ class Membership:
     async def stop_tasks(self) -> None:
         """Stop and remove every container of this node's tasks."""
         self._worker.assign(Assignments(full=True))
-        await self._worker.wait_idle()  # type: ignore[attr-defined]
+        await self._worker.wait_idle()
 
     # The agent's side.
 
