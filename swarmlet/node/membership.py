@@ -126,6 +126,12 @@ class Membership:
         while self.manager is not None and not self.manager.ready():  # noqa: ASYNC110
             await trio.sleep(SETTLE_CHECK)
 
+    async def informed(self) -> None:
+        """Wait until this node, if it is a manager, knows its cluster's state."""
+        manager = self.manager
+        while manager is not None and manager.replica.view.cluster is None:  # noqa: ASYNC110 - as above
+            await trio.sleep(SETTLE_CHECK)
+
     async def resign(self) -> None:
         """Take this manager out of Raft, so that the others keep their quorum."""
         manager = self.manager

@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Self
 
 import pytest
@@ -96,7 +97,7 @@ def service(name: str, *, replicas: int = 1) -> dict[str, object]:
 
 
 def test_no_acknowledged_write_is_lost_while_leaders_lose_power(cluster: Cluster) -> None:
-    """Three leaders in a row die at once; what they acknowledged is there, their tasks elsewhere."""
+    """Three leaders in a row lose power; what they acknowledged is there, their tasks elsewhere."""
     cluster.create("web", "--replicas=6")
     cluster.wait_running("web", 6)
     with Writer(cluster, ["m1", "m2", "m3"]) as writer:
@@ -113,12 +114,16 @@ def test_no_acknowledged_write_is_lost_while_leaders_lose_power(cluster: Cluster
             cluster.playground.start(leader)
             cluster.wait_all_ready(at=other)
     for host in ("m1", "m2", "m3"):
-        cluster.client(host).get("/services")  # a barrier first: this manager may be behind
-        known = {found["Spec"]["Name"] for found in cluster.client(host).get("/services")}
-        assert set(writer.acknowledged) <= known, host
+        eventually(partial(knows_all, cluster, host, writer), f"{host} has all writes")
     cluster.wait_running("web", 6)
     cluster.wait_containers("web", 6)
     one_in_each_slot(cluster, "web")
+
+
+def knows_all(cluster: Cluster, host: str, writer: Writer) -> bool:
+    """Whether a manager has all that was acknowledged. It may be behind, but not for ever."""
+    known = {found["Spec"]["Name"] for found in cluster.client(host).get("/services")}
+    return set(writer.acknowledged) <= known
 
 
 def alive_manager(cluster: Cluster) -> str:
@@ -170,13 +175,11 @@ def test_a_minority_reads_at_once_and_is_stale_and_its_writes_say_what_is_missin
     client = cluster.client(alone, timeout=AT_ONCE)
     assert len(client.get("/nodes")) == 5
     assert [s["Spec"]["Name"] for s in client.get("/services")] == ["web"]
-    with pytest.raises(RemoteError, match="1 of 2 needed managers") as caught:
-        client.post("/services/create", service("lost"))
-    assert caught.value.status == 503
+    eventually(lambda: refusal(client) == 503, "it knows how many managers are missing")
     said = cluster.swarmlet(alone, "service", "ls", check=False)
     assert said.returncode == 0
     assert "web" in said.stdout
-    assert "stale" in said.stderr or "behind" in said.stderr
+    assert "no quorum: what you see may be old" in said.stderr
     said = cluster.docker(alone, "service", "scale", "-d", "web=1", check=False)
     assert said.returncode != 0
     assert "needed managers" in said.stderr
@@ -193,6 +196,15 @@ def test_a_minority_reads_at_once_and_is_stale_and_its_writes_say_what_is_missin
     one_in_each_slot(cluster, "web")
 
 
+def refusal(client: Client) -> int:
+    """How a write is refused, once this manager has noticed that the others are silent."""
+    try:
+        client.post("/services/create", service("lost"))
+    except RemoteError as exc:
+        return exc.status if "1 of 2 needed managers" in exc.message else 0
+    raise AssertionError("a write without a quorum was acknowledged")
+
+
 def stale(cluster: Cluster, host: str) -> str:
     reasons: list[str] = []
     path = cluster.client(host).path
@@ -207,7 +219,9 @@ def test_without_a_quorum_reads_work_and_with_it_writes_do_again(cluster: Cluste
     before = cluster.started("web")
     cluster.playground.kill("m2", "m3")
     eventually(lambda: stale(cluster, "m1"), "m1 says that it is stale")
-    said = cluster.docker("m1", "service", "create", "-d", "--no-resolve-image", IMAGE, check=False)
+    client = cluster.client("m1", timeout=AT_ONCE)
+    eventually(lambda: refusal(client) == 503, "it knows how many managers are missing")
+    said = cluster.docker("m1", "service", "scale", "-d", "web=1", check=False)
     assert said.returncode != 0
     assert "1 of 2 needed managers" in said.stderr
     assert "web" in cluster.docker("m1", "service", "ls").stdout
@@ -249,7 +263,7 @@ def test_a_daemon_that_restarts_restarts_no_container_and_no_node_goes_down(
     cluster.wait_running("web", 5)
     started = cluster.started("web")
     tasks = {task["ID"] for task in cluster.tasks("web")}
-    since = status_times(cluster)
+    before = {host: len(cluster.log(host)) for host in cluster.hosts}
     for host in cluster.hosts:
         cluster.bounce_daemon(host, kill=kill)
         cluster.wait_all_ready(host, at="m2" if host == "m1" else "m1")
@@ -257,17 +271,9 @@ def test_a_daemon_that_restarts_restarts_no_container_and_no_node_goes_down(
     cluster.wait_running("web", 5)
     assert cluster.started("web") == started
     assert {task["ID"] for task in cluster.tasks("web")} == tasks
-    logs = {host: cluster.log(host) for host in cluster.hosts}
-    downs = [line for log in logs.values() for line in log.splitlines() if line > since]
-    assert not [line for line in downs if "node-state" in line and "state=down" in line]
-
-
-def status_times(cluster: Cluster) -> str:
-    """The present time in the form of the logs."""
-    return eventually(
-        lambda: cluster.playground.run("m1", "date", "-u", "+%Y-%m-%dT%H:%M:%S").stdout.strip(),
-        "the time",
-    )
+    news = [cluster.log(host)[before[host] :] for host in cluster.hosts]
+    lines = [line for log in news for line in log.splitlines()]
+    assert not [line for line in lines if "node-state" in line and "state=down" in line]
 
 
 def test_what_happened_while_a_daemon_was_away_is_reported_when_it_is_back(
