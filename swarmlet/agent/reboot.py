@@ -52,6 +52,7 @@ def ended_by_host(deaths: Sequence[Death], engine: Incarnation) -> frozenset[str
 
 
 def _found_dead(death: Death, engine: Incarnation) -> bool:
-    if not engine.started_at:
-        return death.exit_code == FOUND_DEAD
-    return death.finished_at >= engine.started_at - CLOCK_SLACK
+    """Whether it ended under the present engine, which did not run it."""
+    if death.exit_code == FOUND_DEAD:
+        return death.finished_at >= engine.started_at - CLOCK_SLACK
+    return bool(engine.started_at) and death.finished_at >= engine.started_at

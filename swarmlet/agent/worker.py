@@ -29,6 +29,9 @@ from swarmlet.rpc.messages import Assignment, Assignments
 #: How long a node that starts waits for a manager before it runs its tasks from disk.
 ALONE_AFTER: Final = Seconds(5.0)
 
+#: Seconds between two looks whether the last container is gone when a node leaves.
+IDLE_CHECK: Final = 0.05
+
 #: Creating and starting are bound by the processors of runc and by the disk; a few more calls than
 #: processors keep both busy, many more only make each slower (and delay a stop).
 PARALLEL: Final = (os.cpu_count() or 1) * 2 + 2
@@ -41,7 +44,7 @@ RETRY_FIRST: Final = Seconds(0.05)
 RETRY_MOST: Final = Seconds(3.0)
 
 #: A burst of changes (a full assignment, 50 tasks that start) becomes a few writes of the file.
-SAVE_EVERY: Final = Seconds(0.1)
+SAVE_EVERY: Final = Seconds(0.25)
 
 #: What supervisors need to know; other events (exec, attach, rename...) never leave the engine.
 ACTIONS: Final = ("die", "oom", "health_status", "start", "destroy")
@@ -64,6 +67,7 @@ class _Unit:
         self.supervised = False
         self.wakeup = trio.Event()
         self.pulling: trio.CancelScope | None = None
+        self.pulled = False  # a second "no such image" is final: it is of another platform
 
     def wake(self) -> None:
         self.wakeup.set()
@@ -72,9 +76,9 @@ class _Unit:
         self.known = msgspec.structs.replace(self.known, **changes)
 
     @property
-    def slot(self) -> tuple[str, int, str]:
-        """The slot it fills here: service and number, or the service alone of a global one."""
-        return (self.task.service_id, self.task.slot, "")
+    def slot(self) -> tuple[str, int]:
+        """The slot it fills on this node: of a global service, 0."""
+        return (self.task.service_id, self.task.slot)
 
     @property
     def leaving(self) -> bool:
@@ -107,6 +111,7 @@ class Worker:
         self._rng = rng
         self._alone_after = alone_after
         self._units: dict[str, _Unit] = {}
+        self._slots: dict[tuple[str, int], set[_Unit]] = {}
         self._strangers: dict[str, _Unit] = {}  # ours by label, of tasks that nobody named yet
         self._told = trio.Event()  # a manager named all tasks since the start
         self._free = False  # a manager spoke, or none did for long enough
@@ -114,8 +119,10 @@ class Worker:
         self._ready = trio.Event()  # the event stream is up and the units know their containers
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
         self._dirty = trio.Event()
-        self._removed = trio.Event()  # a task that was gone has nothing left here
+        self.parallel = parallel
         self._calls = trio.CapacityLimiter(parallel)
+        # Fewer creates at once than starts, so that the first tasks start while others are created.
+        self._creates = trio.CapacityLimiter(max(1, parallel // 3))
         self._pulls = trio.CapacityLimiter(PARALLEL_PULLS)
         self._pulling: dict[str, trio.Lock] = {}
         self._nursery: trio.Nursery | None = None
@@ -125,8 +132,7 @@ class Worker:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run tasks until cancelled. Started once the tasks on disk are known."""
         for kept in await trio.to_thread.run_sync(self._storage.load):
-            known = Known(status=kept.status, hold=True)
-            self._units.setdefault(kept.task.task_id, _Unit(kept.task, known, seen_in=kept.seen_in))
+            self._remember(kept)
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -158,6 +164,15 @@ class Worker:
             self._release()
         self._dirty.set()
 
+    async def wait_idle(self) -> None:
+        """Wait until no task is left, dismissed ones included: their containers are removed.
+
+        A worker that does not run has nothing to wait for: nobody would remove anything.
+        """
+        # A node does this once in its life, when it leaves: no event is kept for it.
+        while self._units and self._nursery is not None:  # noqa: ASYNC110
+            await trio.sleep(IDLE_CHECK)
+
     def statuses(self) -> dict[str, TaskStatus]:
         """The last status of each assigned task, to report again on a new session."""
         return {
@@ -175,11 +190,6 @@ class Worker:
         """Whether tasks that are gone still have something to remove."""
         return any(unit.gone for unit in self._units.values()) or bool(self._strangers)
 
-    async def wait_idle(self) -> None:
-        """Wait until nothing is left of the tasks that are gone (or the worker does not run)."""
-        while self.busy and self._nursery is not None:
-            await self._removed.wait()
-
     def container_of(self, task_id: str) -> Container | None:
         """The container of a task, as last seen."""
         unit = self._units.get(task_id)
@@ -191,13 +201,26 @@ class Worker:
         unit = self._units.get(task.task_id)
         if unit is None:
             unit = self._strangers.pop(task.task_id, None) or _Unit(task, Known())
-            self._units[task.task_id] = unit
+            unit.task = task  # a stranger's slot was read from its labels: now it is known
+            self._add(unit)
         unit.task = task
         unit.gone = False
         if task.desired > TaskState.RUNNING and unit.pulling is not None:
             unit.pulling.cancel()  # nobody wants the image any more
         self._supervise_soon(unit)
         unit.wake()
+
+    def _remember(self, kept: Kept) -> None:
+        """Take over what was on disk; a manager may have spoken before."""
+        unit = self._units.get(kept.task.task_id)
+        if unit is not None:
+            unit.learn(status=kept.status)
+            unit.seen_in = kept.seen_in
+            return
+        unit = _Unit(kept.task, Known(status=kept.status), seen_in=kept.seen_in)
+        self._add(unit)
+        if self._told.is_set():
+            self._dismiss(unit)
 
     def _dismiss(self, unit: _Unit) -> None:
         self._take(msgspec.structs.replace(unit.task, desired=TaskState.REMOVE))
@@ -206,9 +229,21 @@ class Worker:
     def _adopt_strangers(self) -> None:
         """Containers of tasks that a full assignment does not name: stop and remove them."""
         for task_id, unit in list(self._strangers.items()):
-            self._strangers.pop(task_id)
-            self._units[task_id] = unit
+            del self._strangers[task_id]
+            self._add(unit)
             self._dismiss(unit)
+
+    def _add(self, unit: _Unit) -> None:
+        self._units[unit.task.task_id] = unit
+        self._slots.setdefault(unit.slot, set()).add(unit)
+
+    def _forget(self, unit: _Unit) -> None:
+        del self._units[unit.task.task_id]
+        others = self._slots[unit.slot]
+        others.discard(unit)
+        if not others:
+            del self._slots[unit.slot]
+        self._dirty.set()
 
     def _release(self) -> None:
         """Let new containers begin."""
@@ -240,8 +275,8 @@ class Worker:
                 try:
                     await self._ready.wait()
                     if not await self._advance(unit):
+                        retry.reset()  # not after each call: one may work and the next fail
                         await unit.wakeup.wait()
-                    retry.reset()
                 except EngineUnavailable as exc:
                     log.info("engine-unavailable", task=unit.task.task_id, reason=exc.message)
                     unit.stale = True
@@ -250,11 +285,8 @@ class Worker:
                     log.exception("task-supervisor-failed", task=unit.task.task_id)
                     unit.stale = True
                     await retry.wait()
-            self._units.pop(unit.task.task_id, None)
-            self._dirty.set()
-            self._removed.set()
-            self._removed = trio.Event()
             self._wake_slot(unit)
+            self._forget(unit)
         finally:
             unit.supervised = False
 
@@ -284,14 +316,11 @@ class Worker:
             self._report(unit.task.task_id, status)
 
     def _slot_busy(self, unit: _Unit) -> bool:
-        return any(
-            other is not unit and other.slot == unit.slot and other.leaving
-            for other in self._units.values()
-        )
+        return any(other is not unit and other.leaving for other in self._slots[unit.slot])
 
     def _wake_slot(self, unit: _Unit) -> None:
-        for other in self._units.values():
-            if other is not unit and other.slot == unit.slot:
+        for other in self._slots.get(unit.slot, ()):
+            if other is not unit:
                 other.wake()
 
     # --- actions --------------------------------------------------------------------------------
@@ -309,20 +338,23 @@ class Worker:
             await self._create(unit)
         elif action is Action.STOP:
             # Not under the limit: a stop waits for the grace period, not for the engine.
-            await self._engine.stop(_container_id(unit), grace=convert.stop_seconds(unit.task.spec))
+            known = unit.task.spec.container_spec is not None  # else a stranger: the engine knows
+            grace = convert.stop_seconds(unit.task.spec) if known else None
+            await self._engine.stop(_container_id(unit), grace=grace)
+            await self._look(unit)
+        elif action is Action.START:
+            async with self._calls:
+                await self._engine.start(_container_id(unit))
             await self._look(unit)
         else:
             async with self._calls:
-                if action is Action.START:
-                    await self._engine.start(_container_id(unit))
-                    await self._look(unit)
-                else:
-                    await self._engine.remove(_container_id(unit))
-                    self._see(unit, None)
+                await self._engine.remove(_container_id(unit))
+            self._see(unit, None)
 
     async def _refused(self, unit: _Unit, action: Action, exc: EngineError | NotFound) -> None:
         """Judge an answer that repeating will not change."""
-        if action is Action.CREATE and isinstance(exc, NotFound) and "image" in exc.message.lower():
+        no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()
+        if action is Action.CREATE and no_image and not unit.pulled:
             unit.learn(image_missing=True)
         elif action is Action.CREATE and isinstance(exc, EngineError) and exc.status == 409:
             await self._adopt_by_name(unit, exc)
@@ -336,7 +368,7 @@ class Worker:
             raise exc  # a stop or a removal that the engine cannot do now: again, later
 
     async def _create(self, unit: _Unit) -> None:
-        async with self._calls:
+        async with self._creates:
             container_id = await self._engine.create(unit.task.name, convert.create_body(unit.task))
         task_id = unit.task.task_id
         self._see(unit, Container(id=container_id, task_id=task_id, state="created"))
@@ -361,14 +393,15 @@ class Worker:
                 async with lock, self._pulls:
                     if not await self._has_image(image):
                         await self._pull_image(image, unit.task)
+                unit.pulled = True
                 unit.learn(image_missing=False)
             finally:
                 unit.pulling = None
 
     async def _pull_image(self, image: str, task: Assignment) -> None:
         try:
-            async for _ in self._engine.pull(image, auth=task.registry_auth):
-                pass
+            digest = await self._engine.pull(image, auth=task.registry_auth)
+            log.info("pulled", image=image, digest=digest)
         except (EngineError, NotFound) as exc:
             log.info("pull-failed", image=image, task=task.task_id, reason=exc.message)
             if not await self._has_image(image):
@@ -430,11 +463,14 @@ class Worker:
 
     def _on_event(self, event: Event) -> None:
         unit = self._units.get(event.attributes.get(convert.TASK_LABEL, ""))
-        if unit is None or (unit.acting and event.action == "start"):
-            return  # a stranger, or the echo of our own call
+        if unit is None:
+            return  # a stranger
         container = unit.known.container
         if container is not None and container.id != event.container_id:
             return
+        runs = container is not None and container.running
+        if event.action == "start" and (unit.acting or runs):
+            return  # the echo of our own call
         unit.stale = True
         unit.wake()
 

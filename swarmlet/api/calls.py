@@ -44,7 +44,10 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a route: who can answer it, and what was asked."""
+    """One call of a route: who can answer it, and what was asked.
+
+    ``doubts`` collects why the answer may be behind, for its reader.
+    """
 
     backend: Backend
     engine: EngineGate
@@ -52,6 +55,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     version: tuple[int, int]
     params: Mapping[str, str]
     query: Mapping[str, str]
+    doubts: list[str] = msgspec.field(default_factory=list[str])
 
     def flag(self, name: str) -> bool:
         """A yes or no of the query, as Docker reads it."""

@@ -18,6 +18,10 @@ class ClientGone(Exception):
     """The client closed its connection, or does not read its answer: nobody is left to tell."""
 
 
+class AnswerCut(Exception):
+    """An answer ended in its middle, and not by our fault: its client must see that it is cut."""
+
+
 class RequestTooLarge(InvalidInput):
     """The body is longer than its endpoint allows."""
 
@@ -103,10 +107,13 @@ class Exchange:
     :meth:`take_over`, after which the connection belongs to the handler.
     """
 
-    def __init__(self, wire: Wire, request: Request, *, send_seconds: float) -> None:
+    def __init__(
+        self, wire: Wire, request: Request, *, send_seconds: float, draining: trio.Event
+    ) -> None:
         self.request = request
         self.started = False
         self.closing = False
+        self._draining = draining
         self._wire = wire
         self._send_seconds = send_seconds
         self._whole: bytes | None = None
@@ -189,6 +196,6 @@ class Exchange:
 
     def _head(self, status: int, headers: Headers) -> h11.Response:
         self.started = True
-        if self.closing:
+        if self.closing or self._draining.is_set():
             headers = [*headers, (b"connection", b"close")]
         return h11.Response(status_code=status, headers=headers)

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import trio
 
-from swarmlet.api.exchange import ClientGone, Exchange, Request, Wire
+from swarmlet.api.exchange import AnswerCut, ClientGone, Exchange, Request, Wire
 
 _log: Final = structlog.get_logger("swarmlet.api")
 
@@ -186,12 +186,16 @@ class Server:
         """Run the handler; whether the connection can take another request."""
         self._count.requests += 1
         number = self._count.requests
-        exchange = Exchange(wire, request, send_seconds=self._limits.send_seconds)
-        exchange.closing = self._draining.is_set()
+        exchange = Exchange(
+            wire, request, send_seconds=self._limits.send_seconds, draining=self._draining
+        )
         try:
             await self._handler(exchange)
         except ClientGone:
             raise
+        except AnswerCut as exc:
+            _log.warning("answer-cut", request=number, reason=str(exc))
+            return False
         except h11.RemoteProtocolError as exc:
             await self._complain(wire, exc.error_status_hint, f"malformed request: {exc}")
             return False

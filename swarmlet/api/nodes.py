@@ -7,7 +7,7 @@ from swarmlet.api import filters, shapes
 from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.lookup import find_node
-from swarmlet.errors import InvalidInput, OutOfSequence, Unavailable
+from swarmlet.errors import InvalidInput, NoQuorum, OutOfSequence, Unavailable
 from swarmlet.model.objects import Node
 from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
 from swarmlet.model.validate import node_problems, refuse
@@ -33,10 +33,18 @@ def stale_reason(backend: Backend) -> str:
 
 
 async def fresh_view(call: Call) -> View:
-    """The replica, brought up to now unless there is no quorum to ask."""
+    """The replica, brought up to now unless there is no quorum to ask.
+
+    When the quorum goes while it is asked, a reader still gets what is known, marked as such.
+    """
     call.backend.view()  # raises when this is no manager
     if not call.backend.stale():
-        await call.backend.barrier()
+        try:
+            await call.backend.barrier()
+        except NoQuorum as exc:
+            if call.exchange.request.method not in {"GET", "HEAD"}:
+                raise
+            call.doubts.append(exc.message)
     return call.backend.view()
 
 
@@ -58,6 +66,7 @@ async def inspect(call: Call) -> Answer:
 
 async def update(call: Call) -> Answer:
     """``POST /nodes/{id}/update``: the role first, since it is what may be refused."""
+    call.backend.view()  # a node that is no manager says so before anything else
     version = call.object_version()
     spec = _spec_of(await call.body(NodeUpdate))
     refuse(node_problems(spec))

@@ -10,7 +10,7 @@ from typing import Final
 import h11
 import trio
 
-from swarmlet.api.exchange import ClientGone, Exchange
+from swarmlet.api.exchange import AnswerCut, ClientGone, Exchange
 from swarmlet.engine.tunnel import CHUNK, EngineGate, Headers, PushbackStream, Tunnel
 from swarmlet.errors import EngineUnavailable
 
@@ -32,10 +32,6 @@ _HOP_BY_HOP: Final = frozenset(
 #: Seconds for a client to end its side after the engine has ended its own: the client has all
 #: output by then, so only one that forgot its connection takes longer.
 _HALF_OPEN_SECONDS: Final = 10.0
-
-
-class AnswerCut(Exception):
-    """The engine ended in the middle of an answer, whose client must see it cut, not complete."""
 
 
 class Proxy:
@@ -186,16 +182,12 @@ async def join(client: PushbackStream, engine: PushbackStream) -> None:
     """Copy both ways until both sides have ended, or one cannot be written to."""
     async with trio.open_nursery() as nursery:
 
-        async def up() -> None:
-            if not await _copy(client, engine):
-                return  # the engine went first; what it has sent is still to be delivered
-
         async def down() -> None:
             if not await _copy(engine, client):
                 nursery.cancel_scope.cancel()
             nursery.cancel_scope.deadline = trio.current_time() + _HALF_OPEN_SECONDS
 
-        nursery.start_soon(up)
+        nursery.start_soon(_copy, client, engine)
         nursery.start_soon(down)
 
 

@@ -72,7 +72,7 @@ class Api:
         if answer is None:  # the engine's after all; its body was read to find that out
             await self._forward(exchange, version, path, query, await call.raw_body())
         else:
-            await self._respond(exchange, self._marked(route, answer))
+            await self._respond(exchange, self._marked(route, call, answer))
 
     async def _forward(
         self,
@@ -86,10 +86,11 @@ class Api:
         target = b"/v" + dotted(spoken).encode() + path + (b"?" + query if query else b"")
         await self._proxy.forward(exchange, target, body)
 
-    def _marked(self, route: Route, answer: Answer) -> Answer:
+    def _marked(self, route: Route, call: Call, answer: Answer) -> Answer:
         """Say when an answer from the replica may be behind."""
-        reason = stale_reason(self._backend) if route.from_replica else ""
-        if not reason:
+        doubts = [stale_reason(self._backend), *call.doubts]
+        reason = next(filter(None, doubts), "")
+        if not reason or not route.from_replica:
             return answer
         text = _NOT_PRINTABLE.sub(" ", reason).replace('"', "'").encode()
         stale = [(b"Swarmlet-Stale", text), (b"Warning", b'110 swarmlet "' + text + b'"')]

@@ -42,13 +42,13 @@ async def inspect(call: Call) -> Answer:
 
 async def create(call: Call) -> Answer:
     """``POST /services/create``."""
+    backend = call.backend
+    backend.view()  # a node that is no manager says so before anything else
     spec = await call.body(ServiceSpec)
     refuse(problems(spec))
-    backend = call.backend
     service = Service(
         id=backend.new_id(), spec=shapes.accepted(spec), registry_auth=_registry_auth(call)
     )
-    backend.view()  # raises when this is no manager
     await backend.propose(PutService(service=service, expect=0))
     warnings = service_warnings(spec)
     extra = {"Warnings": warnings} if warnings else {}
@@ -57,6 +57,7 @@ async def create(call: Call) -> Answer:
 
 async def update(call: Call) -> Answer:
     """``POST /services/{id}/update``: replaces the whole spec, or goes back to the previous one."""
+    call.backend.view()  # a node that is no manager says so before anything else
     version = call.object_version()
     wants_back = _wants_rollback(call)
     given = await call.body(ServiceSpec)
@@ -83,18 +84,31 @@ def problems(spec: ServiceSpec) -> list[Problem]:
 
 
 def updated(service: Service, spec: ServiceSpec, view: View, now: Instant) -> Service:
-    """The service with a new spec. Clients must see ``updating`` before the update is answered."""
-    replaced = (
-        service.spec.task_template != spec.task_template or service.spec.ports != spec.ports
-    ) and any(view.wanted_tasks(service.id))
-    status = UpdateStatus(state=UpdateState.UPDATING, started_at=now, message="update in progress")
+    """The service with a new spec."""
     return replace(
         service,
         spec=spec,
         previous_spec=service.spec,
-        update_status=status if replaced else None,
+        update_status=_status_of_update(service, spec, view, now),
         previous_registry_auth=service.registry_auth,
     )
+
+
+def _status_of_update(
+    service: Service, spec: ServiceSpec, view: View, now: Instant
+) -> UpdateStatus | None:
+    """Clients must see ``updating`` before the update is answered, and no older end of one.
+
+    A change that replaces no task leaves a running update to its end.
+    """
+    old = service.spec
+    replaces = old.task_template != spec.task_template or old.ports != spec.ports
+    if replaces and any(view.wanted_tasks(service.id)):
+        return UpdateStatus(
+            state=UpdateState.UPDATING, started_at=now, message="update in progress"
+        )
+    running = service.update_status
+    return running if running is not None and not running.completed_at else None
 
 
 def rolled_back(service: Service, now: Instant) -> Service:

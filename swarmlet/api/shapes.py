@@ -158,8 +158,12 @@ def service_spec(of: ServiceSpec, *, with_defaults: bool = False) -> Json:
 
 def _task_spec(of: TaskSpec) -> Json:
     shaped = {"ForceUpdate": 0, **_spec(of)}
-    if "ContainerSpec" in shaped:
-        shaped["ContainerSpec"].setdefault("Isolation", "default")
+    container = shaped.get("ContainerSpec")
+    if container is not None:
+        container.setdefault("Isolation", "default")
+        if "Privileges" in container:  # pointers that Go shows
+            nothing = {"CredentialSpec": None, "SELinuxContext": None}
+            container["Privileges"] = nothing | container["Privileges"]
     return shaped
 
 

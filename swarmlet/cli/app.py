@@ -23,24 +23,27 @@ class App:
     ``monotonic`` and ``sleep`` are the clock of everything that waits; tests hand in their own.
     """
 
-    def __init__(
-        self,
-        *,
-        host: str = "",
-        color: str = "auto",
-        style: str = "",
-        quiet: bool = False,
-        debug: bool = False,
-    ) -> None:
-        self.path = socket_path(host or os.environ.get("SWARMLET_HOST", ""))
-        self.color = color
-        self.style = style
-        self.quiet = quiet
-        self.debug = debug
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        self.color = "auto"
+        self.style = ""
+        self.quiet = False
         self.monotonic: Callable[[], float] = time.monotonic
         self.sleep: Callable[[float], None] = time.sleep
         self._client: Client | None = None
         self._stale_said = False
+
+    def configure(self, *, host: str, color: str, style: str, quiet: bool) -> None:
+        """Take the global options."""
+        host = host or ("" if self._path else os.environ.get("SWARMLET_HOST", ""))
+        if host:
+            self._path = socket_path(host)
+        self.color, self.style, self.quiet = color, style, quiet
+
+    @property
+    def path(self) -> Path:
+        """The daemon's socket."""
+        return self._path or DEFAULT_SOCKET
 
     @property
     def client(self) -> Client:
@@ -112,8 +115,6 @@ def wants_color(choice: str, *, terminal: bool) -> bool:
 
 def socket_path(host: str) -> Path:
     """The path in ``unix:///path``; a bare path is accepted as well."""
-    if not host:
-        return DEFAULT_SOCKET
     if host.startswith(_UNIX):
         host = host.removeprefix(_UNIX)
     elif "://" in host:

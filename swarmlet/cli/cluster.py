@@ -9,6 +9,7 @@ from swarmlet.cli.app import App, example, pass_app
 from swarmlet.cli.options import FORMAT, YES
 from swarmlet.cli.problems import BadValue, Refused
 from swarmlet.client import segment
+from swarmlet.errors import SwarmletError
 
 Json = Any
 
@@ -115,9 +116,12 @@ def join(app: App, /, token: str, remote: tuple[str, ...], **rest: str) -> None:
         "Availability": rest["availability"],
     }
     app.client_with(timeout=FORMING).post("/swarm/join", body)
-    here = app.client.get("/info").get("Swarm") or {}
+    try:
+        here = app.client.get("/info").get("Swarm") or {}
+    except SwarmletError:  # it joined; that the daemon is busy now is no failure of that
+        here = {}
     role = "a manager" if here.get("ControlAvailable") else "a worker"
-    app.note(f"This node joined the cluster as {role}.")
+    app.note(f"This node joined the cluster as {role}." if here else "This node joined.")
     app.out(str(here.get("NodeID", "")))
 
 

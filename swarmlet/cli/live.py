@@ -24,7 +24,9 @@ class Live:
         self._console = Console(
             file=sys.stderr, no_color=not color, highlight=False, markup=False, soft_wrap=False
         )
-        self._live = RichLive(console=self._console, auto_refresh=False, transient=False)
+        self._live = RichLive(
+            console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
+        )
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -40,7 +42,7 @@ class Live:
 
     def show(self, standings: Sequence[Standing], *, stable_in: float | None) -> None:
         """Draw the bars."""
-        unicode = (sys.stderr.encoding or "").lower().startswith("utf")
+        unicode = self._console.encoding.lower().startswith("utf")
         text = draw(standings, stable_in=stable_in, height=self._console.height, unicode=unicode)
         self._live.update(text, refresh=True)
 

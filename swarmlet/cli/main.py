@@ -31,8 +31,9 @@ def _root(
 
         click.echo(f"swarmlet {__version__}")
         context.exit()
-    if context.obj is None:
-        context.obj = App(host=host, style=style, color=color, debug=debug, quiet=quiet)
+    del debug  # run() reads it: it must work for errors in the options too
+    app = context.ensure_object(App)
+    app.configure(host=host, style=style, color=color, quiet=quiet)
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
         context.exit(0)

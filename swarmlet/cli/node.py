@@ -29,14 +29,13 @@ FILTERS: Final = ("id", "label", "membership", "name", "node.label", "role")
 @pass_app
 def ls(app: App, wanted: tuple[str, ...], style: str, *, quiet: bool, no_trunc: bool) -> None:
     """List nodes. The star marks the one that answers."""
-    del no_trunc  # nothing here is ever cut on a pipe; on a terminal the width decides
     found = list(app.client.get("/nodes", filter_query(wanted, FILTERS) or None) or ())
     here = (app.client.get("/info").get("Swarm") or {}).get("NodeID", "")
     found.sort(key=lambda n: (str((n.get("Description") or {}).get("Hostname", "")), n["ID"]))
     style = style or app.style or "table"
     cells = [_row(node, here, mark=style == "table") for node in found]
     ids = [str(node["ID"]) for node in found] if quiet or app.quiet else None
-    show(app, COLUMNS, cells, style=style, ids=ids)
+    show(app, COLUMNS, cells, style=style, ids=ids, whole=no_trunc)
 
 
 def _row(node: Json, here: str, *, mark: bool) -> Row:

@@ -1,5 +1,6 @@
 """Errors that arise in the command line itself, and how any error looks to the user."""
 
+import re
 from typing import ClassVar, Final
 
 import click
@@ -66,13 +67,14 @@ class Partial(CliError):
     code = "failed"
 
 
+_GRPC: Final = re.compile(r"^rpc error: code = \w+ desc = ")
+
 #: The way out for errors that carry no advice of their own.
 _ADVICE: Final = {
     "not-found": "swarmlet node ls, service ls, stack ls and task ls show what there is",
     "conflict": "look at the object again and repeat the command",
     "not-a-manager": "run it on a manager, or make this node one: swarmlet init, swarmlet join",
     "no-quorum": "start the missing managers; swarmlet node ls shows which are down",
-    "unavailable": "try again in a moment",
     "invalid": "correct the value and repeat the command; --help shows examples",
     "exists": "choose another name, or update the object that has it",
     "usage": "add --help to the command: it shows the options and an example",
@@ -96,7 +98,7 @@ def render(error: SwarmletError, *, color: bool) -> str:
     why = str(getattr(error, "why", ""))
     fix = error.advice or _ADVICE.get(code, "")
     head = click.style("error:", fg="red", bold=True) if color else "error:"
-    lines = [f"{head} {plain(error.message)}"]
+    lines = [f"{head} {plain(ours(error.message))}"]
     if why:
         lines.append(f"  why:  {plain(why)}")
     if fix:
@@ -120,6 +122,12 @@ def from_click(error: click.ClickException) -> CliError:
             message = f"no such option: {error.option_name}"
             fix = f"did you mean {' or '.join(sorted(error.possibilities))}?   {fix}"
     return Usage(message, advice=fix)
+
+
+def ours(message: str) -> str:
+    """A message of the API, which speaks Docker's words for Docker's clients, in our words."""
+    message = _GRPC.sub("", message)
+    return message.replace("docker swarm ", "swarmlet ")
 
 
 #: Options that belong to ``swarmlet`` itself, not to its commands.

@@ -43,7 +43,7 @@ def print_services(
     """Print services as a list command prints them."""
     cells = [_row(service, no_trunc=no_trunc) for service in found]
     ids = [row["ID"] for row in cells] if quiet or app.quiet else None
-    show(app, COLUMNS, cells, style=style, ids=ids)
+    show(app, COLUMNS, cells, style=style, ids=ids, whole=no_trunc)
 
 
 def _row(service: Json, *, no_trunc: bool) -> Row:

@@ -46,15 +46,19 @@ def _valued(flag: str, text: str, parse: Callable[[str], int]) -> int:
 @pass_app
 def update(app: App, /, task_history_limit: int | None, **given: str | None) -> None:
     """Change settings of the cluster."""
-    changes = {key: value for key, value in given.items() if value is not None}
+    changes = {
+        key: nanos("--" + key.replace("_", "-"), value)
+        for key, value in given.items()
+        if value is not None
+    }
     if task_history_limit is None and not changes:
         raise Usage("nothing to change", advice="give at least one option; --help lists them")
     swarm = app.client.get("/swarm")
     spec = swarm["Spec"]
     if task_history_limit is not None:
         spec.setdefault("Orchestration", {})["TaskHistoryRetentionLimit"] = task_history_limit
-    for key, text in changes.items():
-        _set(spec, key, nanos("--" + key.replace("_", "-"), text))
+    for key, value in changes.items():
+        _set(spec, key, value)
     app.client.post("/swarm/update", spec, {"version": str(swarm["Version"]["Index"])})
     app.note("The cluster's settings were changed.")
 
@@ -119,7 +123,10 @@ def version(app: App, style: str) -> None:
         app.out("Server: does not answer")
         app.note(trouble)
         return
-    app.out(f"Server: {daemon.get('Version', '?')}, API {daemon.get('ApiVersion', '?')}")
+    parts = {str(c.get("Name")): str(c.get("Version")) for c in daemon.get("Components") or ()}
+    app.out(f"Server: swarmlet {parts.get('swarmlet', '?')}, API {daemon.get('ApiVersion', '?')}")
+    if "Engine" in parts:
+        app.out(f"Engine: {parts['Engine']}")
 
 
 @click.command(

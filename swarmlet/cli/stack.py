@@ -104,7 +104,8 @@ def _wait_gone(app: App, ids: list[str], name: str, limit: float | None) -> None
     start, before = app.monotonic(), -1
     ended = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
     while True:
-        found = tasks.fetch(app, filters(service=ids))
+        # the services are gone already, so the API cannot be asked for their tasks by name
+        found = [t for t in tasks.fetch(app, {}) if t.get("ServiceID") in ids]
         left = sum(1 for t in found if (t.get("Status") or {}).get("State") not in ended)
         if left == 0:
             return

@@ -114,31 +114,23 @@ def kept(spec: Json, before: Json) -> Json:
 
 
 #: What the server fills in when nobody says otherwise.
-_FILLED: Final = {
-    "EndpointSpec": {"Mode": "vip"},
-    "Runtime": "container",
-    "Isolation": "default",
-}
+_FILLED: Final = {"Mode": "vip", "Runtime": "container", "Isolation": "default"}
+#: Maps whose keys are the user's: nothing in them is a default.
+_VERBATIM: Final = ("Labels", "Sysctls", "Options")
+#: Zero is a value here: no replicas, no delay, no grace; a mode has no fields.
+_ZEROS: Final = ("Replicas", "Delay", "StopGracePeriod", "MaxAttempts", "Window", "Global", "Init")
 
 
 def comparable(value: Json) -> Json:
     """A spec without zero values and without the server's defaults: equal if they mean the same."""
-    if isinstance(value, dict):
-        lean = {key: comparable(inner) for key, inner in value.items()}
-        return {
-            key: inner
-            for key, inner in lean.items()
-            if (inner not in (None, "", [], {}, 0) or _meant(key, inner))
-            and _FILLED.get(key) != inner
-        }
     if isinstance(value, list):
         return [comparable(one) for one in value]
-    return value
+    if not isinstance(value, dict):
+        return value
+    lean = {key: v if key in _VERBATIM else comparable(v) for key, v in value.items()}
+    return {key: v for key, v in lean.items() if _says(key, v) and _FILLED.get(key) != v}
 
 
-#: Zero is a value here: no replicas, no delay, no grace; an empty label; an empty mode.
-_ZEROS: Final = ("Replicas", "Delay", "StopGracePeriod", "MaxAttempts", "Window", "Global", "Init")
-
-
-def _meant(key: str, value: Json) -> bool:
-    return value is not None and (key in _ZEROS or value == "")
+def _says(key: str, value: Json) -> bool:
+    """Whether a field says something."""
+    return value is not None and (key in _ZEROS or value not in ("", [], {}, 0))

@@ -52,8 +52,12 @@ def show(
     *,
     style: str = "",
     ids: Sequence[str] | None = None,
+    whole: bool = False,
 ) -> None:
-    """Print rows as the user asked. ``ids`` is what ``-q`` prints, when it was given."""
+    """Print rows as the user asked. ``ids`` is what ``-q`` prints, when it was given.
+
+    ``whole`` (``--no-trunc``) cuts nothing, however narrow the terminal is.
+    """
     style = style or app.style or "table"
     if ids is not None:
         for one in ids:
@@ -62,8 +66,8 @@ def show(
         for row in rows:
             app.out(json.dumps(dict(row)))
     elif style == "table":
-        paint = app.colorful()
-        for line in render(columns, rows, width=app.width(), color=paint):
+        width = None if whole else app.width()
+        for line in render(columns, rows, width=width, color=app.colorful()):
             app.out(line)
     else:
         _templated(app, columns, rows, style)

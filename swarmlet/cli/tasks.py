@@ -138,4 +138,4 @@ def print_tasks(
     cells = rows(tasks, names, no_trunc=no_trunc)
     ids = [row["ID"] for row in cells] if quiet or app.quiet else None
     columns = COLUMNS if any(row["Ports"] for row in cells) else COLUMNS[:-1]
-    show(app, columns, cells, style=style, ids=ids)
+    show(app, columns, cells, style=style, ids=ids, whole=no_trunc)

@@ -1,16 +1,19 @@
 """Waits until services run as asked, and shows it: live on a terminal, line by line on a pipe."""
 
 import datetime as dt
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from swarmlet.cli.app import App
-from swarmlet.cli.convergence import Standing, judge
+from swarmlet.cli.convergence import Standing, Trouble, judge
 from swarmlet.cli.problems import DidNotConverge, plain
 from swarmlet.client import DaemonUnreachable, RemoteError, filters, segment
 
 Json = Any
+
+_DIGITS: Final = re.compile(r"\d+")
 
 #: Docker's rhythm.
 POLL: Final = 0.2
@@ -51,7 +54,7 @@ class Lines:
     def __init__(self, app: App) -> None:
         self._app = app
         self._before: dict[str, str] = {}
-        self._told: set[str] = set()
+        self._told: set[tuple[str, str, int]] = set()
         self._watching = False
 
     def __enter__(self) -> Self:
@@ -72,15 +75,17 @@ class Lines:
                 self._before[one.name] = one.line
                 self._app.note(plain(f"service {one.name}: {one.line}"))
             for trouble in one.troubles[:SHOWN]:
-                self._trouble(str(trouble))
+                self._trouble(trouble)
         if stable_in is not None and not self._watching:
             self.say(f"watching for {stable_in:.0f} s that they stay up")
         self._watching = stable_in is not None
 
-    def _trouble(self, line: str) -> None:
-        if line not in self._told:
-            self._told.add(line)
-            self._app.note(plain(f"  {line}"))
+    def _trouble(self, trouble: Trouble) -> None:
+        """Tell a reason at its first, second, fourth … time, whatever numbers it holds."""
+        key = (trouble.task, _DIGITS.sub("", trouble.words), trouble.times.bit_length())
+        if key not in self._told:
+            self._told.add(key)
+            self._app.note(plain(f"  {trouble}"))
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -128,6 +133,7 @@ class _Watch:
         self.app = app
         self.ids = ids
         self.monitor = MONITOR
+        self._troubles: dict[str, Trouble] = {}
         self._silent_since: float | None = None
         self._started = app.monotonic()
         self._all_since: float | None = None
@@ -139,10 +145,11 @@ class _Watch:
             read = self._read(view)
             if read is not None:
                 standings = read
+                self._troubles |= {one.name: one.troubles[0] for one in read if one.troubles}
                 if self._settled(standings, now, view):
                     return standings
             if timeout is not None and now - self._started > timeout:
-                raise _late(standings, timeout)
+                raise _late(standings, timeout, self._troubles)
             self.app.sleep(POLL)
 
     def _settled(self, standings: list[Standing], now: float, view: View) -> bool:
@@ -206,18 +213,29 @@ def _broken(one: Standing) -> DidNotConverge:
     )
 
 
-def _late(standings: Sequence[Standing], timeout: float) -> DidNotConverge:
+def _late(
+    standings: Sequence[Standing], timeout: float, troubles: Mapping[str, Trouble]
+) -> DidNotConverge:
+    """The error of a wait that took too long. ``troubles`` are the latest that were seen."""
     behind = [one for one in standings if not one.converged]
     if not behind:
+        fallen = next((one.name for one in standings if one.name in troubles), "")
+        if fallen:
+            return DidNotConverge(
+                f"{fallen} did not stay up within {timeout:g} s",
+                why=str(troubles[fallen]),
+                advice=f"swarmlet service why {fallen}; it keeps trying",
+            )
         return DidNotConverge(
-            f"not stable within {timeout:g} s", advice="give it more time with --timeout"
+            f"all tasks run, but {timeout:g} s were too short to see that they stay up",
+            advice="give it more time with --timeout",
         )
     first = next((one for one in behind if one.troubles), behind[0])
     rest = f" ({len(behind) - 1} more services did not either)" if len(behind) > 1 else ""
     return DidNotConverge(
         f"{first.name} did not converge within {timeout:g} s: {first.running} of {first.wanted}"
         f" tasks run{rest}",
-        why=str(first.troubles[0]) if first.troubles else first.line,
+        why=str(troubles.get(first.name, first.line)),
         advice=f"swarmlet service why {first.name}; it keeps trying",
     )
 

@@ -67,6 +67,7 @@ class FileDisk:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for leftover in directory.glob("*" + TEMPORARY):
                 leftover.unlink()
+            self._settle()
 
     def names(self) -> list[str]:
         """Return the files there are, sorted."""
@@ -128,6 +129,16 @@ class FileDisk:
         log = self._logs.pop(name, None)
         if log is not None:
             os.close(log.fd)
+
+    def _settle(self) -> None:
+        """Make durable what a killed process wrote: it is about to be read, and relied on."""
+        for path in self.directory.iterdir():
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        self._sync_directory()
 
     def _sync_directory(self) -> None:
         fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)

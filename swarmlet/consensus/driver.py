@@ -4,8 +4,7 @@ The core decides; this module moves bytes and wakes tasks. Disk work runs in a w
 batch a round, so that everything proposed during one sync shares the next.
 """
 
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -29,10 +28,11 @@ from swarmlet.consensus.port import (
     ProposalId,
     StateMachine,
 )
-from swarmlet.consensus.sessions import Answer
+from swarmlet.consensus.promises import Promises, Waiter
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.consensus.snapshot import Taken
-from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
 from swarmlet.errors import (
     Damaged,
     DiskFailed,
@@ -52,10 +52,6 @@ INBOX: Final = 1024
 
 #: A disk that takes longer than this for one sync is no reason to go on leading.
 SLOW_DISK_SECONDS: Final = 5.0
-
-
-#: The answer to a membership change: that it is committed is all there is to say.
-_DONE: Final = Answer(ok=True, value=b"")
 
 
 class RunBlocking(Protocol):
@@ -81,36 +77,6 @@ class Statistics(msgspec.Struct, frozen=True):
     log_written: int
     snapshot_index: int
     waiting: int
-
-
-class _Waiter:
-    """One caller of propose (or of a membership change) and what it will be told."""
-
-    __slots__ = ("done", "failure", "proposal", "result")
-
-    def __init__(self, proposal: Proposal | None) -> None:
-        self.proposal = proposal
-        self.done = trio.Event()
-        self.result: Applied | None = None
-        self.failure: SwarmletError | None = None
-
-    def answer(self, index: int, answer: Answer) -> None:
-        if answer.ok:
-            self.result = Applied(index, answer.value)
-        else:
-            text = answer.value.decode(errors="replace")
-            self.failure = SwarmletError(f"the proposal was not applied: {text}")
-        self.done.set()
-
-    def fail(self, failure: SwarmletError) -> None:
-        self.failure = failure
-        self.done.set()
-
-    async def wait(self) -> Applied:
-        await self.done.wait()
-        if self.result is None:
-            raise self.failure or OutcomeUnknown("no answer")
-        return self.result
 
 
 class SyncObjConsensus:
@@ -158,10 +124,7 @@ class SyncObjConsensus:
         self._client = f"{member_id}-{self._core.wal.life}-{rng.getrandbits(64):016x}"
         self._sequence = count(1)
         self._open: dict[int, None] = {}
-        self._queue: deque[_Waiter] = deque()
-        self._tickets: dict[int, list[_Waiter]] = {}
-        self._committing: dict[int, list[_Waiter]] = {}
-        self._committing_term = -1
+        self._promises = Promises()
         self._membership = trio.Lock()
         self._wake = trio.Event()
         self._turn = trio.Event()
@@ -184,7 +147,7 @@ class SyncObjConsensus:
         """Index of the last entry applied here."""
         return self._core.applied_index
 
-    async def watch_leadership(self) -> AsyncIterator[Leadership]:
+    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change."""
         seen = None
         while True:
@@ -206,6 +169,14 @@ class SyncObjConsensus:
             for member in [*voters, *core.learner_ids()]
         ]
 
+    def regressed_members(self) -> list[str]:
+        """Return followers that lost what they had acknowledged: they must leave and join anew.
+
+        A disk that lies about syncs does that. Known on a leader; such a follower never catches up,
+        since overwriting a promise silently is what could lose committed data.
+        """
+        return self._core.regressed_ids()
+
     def statistics(self) -> Statistics:
         """Return counters and sizes."""
         core = self._core
@@ -221,7 +192,7 @@ class SyncObjConsensus:
             log_segments=core.wal.segments,
             log_written=core.wal.bytes_written,
             snapshot_index=core.snapshot_index,
-            waiting=len(self._queue) + sum(map(len, self._committing.values())),
+            waiting=self._promises.waiting,
         )
 
     # -- proposals and reads
@@ -231,7 +202,7 @@ class SyncObjConsensus:
         if len(command) > MAX_COMMAND_BYTES:
             raise InvalidInput(f"a command of {len(command)} bytes, more than {MAX_COMMAND_BYTES}")
         self._require_leader()
-        while len(self._queue) >= MAX_WAITING:
+        while self._promises.queued >= MAX_WAITING:
             await self._next_turn()
             self._require_leader()
         if ident is not None:
@@ -245,8 +216,7 @@ class SyncObjConsensus:
             del self._open[sequence]
 
     async def _submit(self, proposal: Proposal) -> Applied:
-        waiter = _Waiter(proposal)
-        self._queue.append(waiter)
+        waiter = self._promises.queue(proposal)
         self._wake.set()
         return await waiter.wait()
 
@@ -318,8 +288,8 @@ class SyncObjConsensus:
         while not self._core.may_change:
             await self._next_turn()
             self._require_term(term)
-        waiter = _Waiter(None)
-        self._tickets[self._core.change_members(members)] = [waiter]
+        waiter = Waiter(None)
+        self._promises.submitted(self._core.change_members(members), [waiter])
         self._wake.set()
         await waiter.wait()
 
@@ -401,17 +371,9 @@ class SyncObjConsensus:
         self._wake.set()
 
     def _submit_batches(self) -> None:
-        while self._queue:
-            batch: list[_Waiter] = []
-            proposals: list[Proposal] = []
-            size = 0
-            while self._queue and len(batch) < self.settings.max_batch and size < MAX_COMMAND_BYTES:
-                waiter = self._queue.popleft()
-                if waiter.proposal is not None:
-                    batch.append(waiter)
-                    proposals.append(waiter.proposal)
-                    size += len(waiter.proposal.command)
-            self._tickets[self._core.propose(proposals)] = batch
+        while self._promises.queued and not self._core.transferring:
+            waiters, proposals = self._promises.next_batch(limit=self.settings.max_batch)
+            self._promises.submitted(self._core.propose(proposals), waiters)
 
     async def _sync(self, jobs: list[Callable[[], None]]) -> None:
         started = self._sync_started = trio.current_time()
@@ -441,34 +403,17 @@ class SyncObjConsensus:
     # -- results
 
     def _settle(self, done: Round) -> None:
-        core = self._core
-        if self._committing and not (core.leads and core.term == self._committing_term):
-            self._answer(done)
-            self._fail_committing(OutcomeUnknown("leadership was lost before the commit"))
+        core, promises = self._core, self._promises
+        promises.answered(done.answered)
+        if promises.lead_ends(leading_term=core.term if core.leads else None):
+            promises.fail_committing(OutcomeUnknown("leadership was lost before the commit"))
         for placed in done.placed:
-            waiters = self._tickets.pop(placed.ticket)
-            if placed.index is not None:
-                self._committing[placed.index] = waiters
-                self._committing_term = core.term
-            else:
-                _fail(waiters, self._refusal())
-        self._answer(done)
+            promises.placed(placed, term=core.term, refusal=self._refusal())
 
     def _refusal(self) -> SwarmletError:
         if self._core.leads:
             return FailedPrecondition("another membership change is under way")
         return NotLeader(self._core.leader_id)
-
-    def _answer(self, done: Round) -> None:
-        for one in done.answered:
-            answers = one.answers or [_DONE]
-            for waiter, answer in zip(self._committing.pop(one.index, []), answers, strict=False):
-                waiter.answer(one.index, answer)
-
-    def _fail_committing(self, failure: SwarmletError) -> None:
-        for waiters in self._committing.values():
-            _fail(waiters, failure)
-        self._committing.clear()
 
     def _tell(self) -> None:
         """Wake whoever waits for a round to have passed, or for leadership to change."""
@@ -485,10 +430,7 @@ class SyncObjConsensus:
 
     def _stop(self) -> None:
         failure = self._stopped = self._stopped or OutcomeUnknown("this manager is stopping")
-        self._fail_committing(failure)
-        for waiters in self._tickets.values():
-            _fail(waiters, failure)
-        _fail(self._queue, failure)
+        self._promises.fail_all(failure)
         self._view = Leadership(term=self._core.term, leader=None, is_leader=False)
         self._view_changed.set()
         self._turn.set()
@@ -537,11 +479,6 @@ def _in_thread(limiter: trio.CapacityLimiter) -> RunBlocking:
         return await trio.to_thread.run_sync(call, limiter=limiter)
 
     return run
-
-
-def _fail(waiters: "Sequence[_Waiter] | deque[_Waiter]", failure: SwarmletError) -> None:
-    for waiter in waiters:
-        waiter.fail(failure)
 
 
 def _fatal(group: BaseExceptionGroup[BaseException]) -> DiskFailed | Damaged | None:

@@ -3,7 +3,7 @@
 A proposal is applied at once, in the caller's task. Leadership is in the test's hand.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import trio
 
@@ -61,7 +61,7 @@ class MemoryConsensus:
         """Index of the last entry applied."""
         return self._applied
 
-    async def watch_leadership(self) -> AsyncIterator[Leadership]:
+    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change."""
         seen = None
         while True:

@@ -114,7 +114,7 @@ class Peers:
                 try:
                     with trio.fail_after(DIAL_TIMEOUT):
                         stream = await self._dial(peer)
-                except (OSError, trio.TooSlowError, trio.BrokenResourceError):
+                except (*_BROKEN, trio.TooSlowError):
                     pass
                 else:
                     await self._converse(peer, stream, self._dialled, pings=True)

@@ -4,7 +4,7 @@ The implementation is :mod:`swarmlet.consensus.syncobj`; the daemon alone choose
 bytes out: what a command means is the state machine's business.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -98,7 +98,7 @@ class Consensus(Protocol):
         """Index of the last entry applied here."""
         ...
 
-    def watch_leadership(self) -> AsyncIterator[Leadership]:
+    def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change; intermediate ones may be skipped."""
         ...
 

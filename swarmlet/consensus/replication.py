@@ -22,6 +22,10 @@ CHUNK_BYTES: Final = 256 << 10
 WINDOW_CHUNKS: Final = 8
 
 
+#: Refusals in a row below what was acknowledged: a few may be old messages that were overtaken.
+SURELY_REGRESSED: Final = 20
+
+
 class Transfer:
     """One snapshot being sent. It keeps its own bytes: a newer one must not restart it."""
 
@@ -50,10 +54,14 @@ class Transfer:
             self._acked = self._sent = have
 
     def rewind_if_stuck(self) -> None:
-        """Send again from the last acknowledged byte if nothing moved since the last heartbeat."""
+        """Rewind if nothing moved since the last heartbeat."""
         if not self._moved:
-            self._sent = self._acked
+            self.rewind()
         self._moved = False
+
+    def rewind(self) -> None:
+        """Send again from the last acknowledged byte."""
+        self._sent = self._acked
 
 
 class Progress:
@@ -63,6 +71,12 @@ class Progress:
         self.transfer: Transfer | None = None
         self._flight: deque[tuple[int, int]] = deque()
         self._bytes = 0
+        self._regressions = 0
+
+    @property
+    def has_regressed(self) -> bool:
+        """Whether the follower lost what it had acknowledged."""
+        return self._regressions >= SURELY_REGRESSED
 
     def has_room(self) -> bool:
         """Whether more entries may be sent before an acknowledgement."""
@@ -76,12 +90,20 @@ class Progress:
 
     def acknowledged(self, index: int) -> None:
         """Entries up to ``index`` arrived."""
+        self._regressions = 0
         while self._flight and self._flight[0][0] <= index:
             self._bytes -= self._flight.popleft()[1]
         if self.transfer is not None and index >= self.transfer.mark.index:
             self.transfer = None
 
+    def refused(self, *, lost_data: bool) -> None:
+        """Note that the follower asks for other entries than it was sent."""
+        self._regressions += lost_data
+        self.lost()
+
     def lost(self) -> None:
         """Forget what was under way: a new connection, or the follower asks for something else."""
         self._flight.clear()
         self._bytes = 0
+        if self.transfer is not None:
+            self.transfer.rewind()

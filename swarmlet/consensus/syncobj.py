@@ -1,6 +1,7 @@
 """Front door of Raft consensus: what the daemon builds.
 
-The core is :mod:`swarmlet.consensus.syncobj_core`, the library's seam
+The core is :mod:`swarmlet.consensus.syncobj_core` (members, elections and
+replication are its lower layers), the library's seam
 :mod:`swarmlet.consensus.syncobj_seam`, the trio side :mod:`swarmlet.consensus.driver`.
 """
 

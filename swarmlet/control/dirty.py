@@ -1,5 +1,6 @@
 """What each decider must look at again after a change of the store: cost grows with the change."""
 
+from swarmlet.model.objects import TaskState
 from swarmlet.state.store import Change, SlotKey, View
 
 
@@ -15,10 +16,16 @@ def services(view: View, change: Change) -> set[str]:
 
 
 def nodes(change: Change) -> set[str]:
-    """Nodes for :mod:`.enforcer`: those that changed, and those that got a task meanwhile."""
-    found = set(change.nodes)
-    found.update(task.node_id for task in change.tasks.values() if task.node_id and task.wanted)
-    return found
+    """Nodes for :mod:`.enforcer`: those that changed, and those that were given a task.
+
+    The latter because a node may have changed between a placement and its commit.
+    """
+    given = {
+        task.node_id
+        for task in change.tasks.values()
+        if task.node_id and task.wanted and task.status.state <= TaskState.ASSIGNED
+    }
+    return change.nodes | given
 
 
 def slots(view: View, change: Change) -> set[SlotKey]:

@@ -75,12 +75,12 @@ class Judgement(msgspec.Struct, frozen=True):
 class _Record:
     """What is known of one node."""
 
-    __slots__ = ("asked", "heard_at", "peer_hears", "session")
+    __slots__ = ("heard_at", "peer_hears", "session", "silent")
 
     def __init__(self, heard_at: float) -> None:
         self.heard_at = heard_at
         self.session = Session.NONE
-        self.asked = False
+        self.silent = False  # found suspect or down since it was last heard
         self.peer_hears = False
 
 
@@ -102,7 +102,7 @@ class Detector:
         record = self._record(node_id, now)
         record.heard_at = max(record.heard_at, now)
         record.session = Session.CONNECTED
-        record.asked = record.peer_hears = False
+        record.silent = record.peer_hears = False
 
     def lost(self, node_id: str, now: float) -> None:
         """The connection broke without a goodbye. Nothing but silence follows from that."""
@@ -115,11 +115,12 @@ class Detector:
         record = self._record(node_id, now)
         record.heard_at = max(record.heard_at, now)
         record.session = Session.RESTARTING if restart else Session.GONE
+        record.silent = record.peer_hears = False
 
     def probed(self, node_id: str, *, heard: bool) -> None:
         """A peer answered whether it hears the node. One that does outweighs any that do not."""
         record = self._records.get(node_id)
-        if record is not None and record.asked:
+        if record is not None and record.silent:
             record.peer_hears |= heard
 
     def tick(self, now: float, nodes: Mapping[str, NodeState]) -> Judgement:
@@ -133,9 +134,9 @@ class Detector:
             record = self._record(node_id, now)
             state, deadline = self._judge(record, now)
             wake_at = min(wake_at, deadline)
-            if state is NodeState.DISCONNECTED and not record.asked:
-                record.asked = True
+            if state is NodeState.DISCONNECTED and not record.silent:
                 probes.append(node_id)
+            record.silent |= state is not NodeState.READY
             if _differs(record, nodes[node_id], state):
                 transitions.append(Transition(node_id, state, _message(record, state)))
         self._last_tick, self._expected = now, wake_at
@@ -179,7 +180,7 @@ class Detector:
         return record.heard_at + suspect, record.heard_at + down
 
 
-#: From better to worse; a node that this leader has not heard can only get worse.
+#: From better to worse.
 _WORSE: Final = {
     NodeState.READY: 0,
     NodeState.UNKNOWN: 0,
@@ -189,10 +190,15 @@ _WORSE: Final = {
 
 
 def _differs(record: _Record, known: NodeState, judged: NodeState) -> bool:
-    """Whether the judgement changes what the store says."""
-    if record.session in {Session.CONNECTED, Session.LOST, Session.RESTARTING}:
-        return known is not judged
-    return _WORSE[judged] > _WORSE[known]
+    """Whether the judgement changes what the store says.
+
+    Silence can make a node worse at any time. Better it gets only by being heard again: neither a
+    peer's late answer nor time that was forgiven brings it back.
+    """
+    if _WORSE[judged] > _WORSE[known]:
+        return True
+    heard = record.session is not Session.NONE and not record.silent
+    return judged is NodeState.READY and known is not NodeState.READY and heard
 
 
 def _message(record: _Record, state: NodeState) -> str:

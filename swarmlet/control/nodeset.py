@@ -99,11 +99,15 @@ class NodeSet:
     def of(cls, view: View) -> "NodeSet":
         """Build it from scratch."""
         nodes = cls()
-        for node in view.nodes():
-            nodes.loads[node.id] = Load(node)
-        for task in view.tasks():
-            nodes._add(task)
+        nodes.reset(view)
         return nodes
+
+    def reset(self, view: View) -> None:
+        """Start anew, when changes may have been missed."""
+        self.loads = {node.id: Load(node) for node in view.nodes()}
+        self._counted = {}
+        for task in view.tasks():
+            self._add(task)
 
     def update(self, view: View, change: Change) -> None:
         """Follow what an entry touched. Cost grows with the change."""
@@ -125,10 +129,10 @@ class NodeSet:
         else:
             self.loads[node_id] = Load(node)
             for task in view.tasks_on_node(node_id):
-                self._remove(task.id)
                 self._add(task)
 
     def _add(self, task: Task) -> None:
+        self._remove(task.id)  # a new node and a change of its task come together
         if task.node_id in self.loads and _counts(task):
             self._counted[task.id] = task
             _apply(self.loads[task.node_id], task, 1)

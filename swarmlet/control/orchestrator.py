@@ -124,10 +124,14 @@ class _Plan:
         attempts = list(self.view.tasks_in_slot(key))
         version = self.service.spec_version
         start = restart.next_start(self._policy, attempts, spec_version=version, now=self.now)
-        if start is not None:
-            self._create(key, start)
-            return
         last = restart.newest(attempts)
+        if start is not None:
+            if start > self.now and last is not None and restart.rejected(last):
+                self._unsettled = True  # its successor would be rejected while it waits at READY
+                self.wake_at = earlier(self.wake_at, start)
+            else:
+                self._create(key, start)
+            return
         if last is not None and last.status.state is not TaskState.COMPLETE:
             self._unsettled = True
 
@@ -174,17 +178,16 @@ class _Plan:
     def _update(self) -> None:
         """Replace tasks of an older template: those that do not run at once, else one at a time."""
         version = self.service.spec_version
-        dirty = [
-            task
-            for task in self.tasks.values()
-            if task.spec_version != version and self.updatable(task)
-        ]
+        # Most tasks of a large service are as they should be: look closely at the others only.
+        odd = [t for t in self.tasks.values() if t.spec_version != version or not _runs(t)]
+        concerned = [task for task in odd if self.updatable(task)]
+        dirty = [task for task in concerned if task.spec_version != version]
         ready = [task for task in dirty if self.replaceable(task)]
-        idle = [task for task in ready if not _runs(task)]
-        for task in sorted(idle, key=_slot):
+        idle = [task for task in concerned if not _runs(task)]
+        for task in sorted((task for task in ready if not _runs(task)), key=_slot):
             self._replace(task)
-        if self._unsettled or any(not _runs(t) for t in self.tasks.values() if self.updatable(t)):
-            self._unsettled = True
+        self._unsettled |= bool(idle)
+        if self._unsettled:
             return
         if ready:
             self._replace(min(ready, key=_slot))

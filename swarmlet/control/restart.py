@@ -45,7 +45,15 @@ def next_start(
     last = mine[-1]
     if not _wants_another(policy, last) or _exhausted(policy, mine):
         return None
-    return Instant(max(now + policy.delay, _guarded(mine, now)))
+    # A rejected task ended while it was prepared, where its successor would end as well and at
+    # once: that one is not made before its time, so the delay counts from the end, not from now.
+    since = min(last.status.at, now) if rejected(last) else now
+    return Instant(max(since + policy.delay, _guarded(mine, now), now))
+
+
+def rejected(task: Task) -> bool:
+    """Whether a task could not even be prepared (no such image, a bad mount)."""
+    return task.status.state is TaskState.REJECTED
 
 
 def _age(task: Task) -> tuple[int, Instant, str]:

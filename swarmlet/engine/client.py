@@ -7,7 +7,7 @@ help), :class:`NotFound` (404) and :class:`EngineError` (the engine refused, in 
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 from urllib.parse import quote, urlencode
@@ -157,23 +157,36 @@ class Engine:
             answer = await _decoded(response)
         return str(answer["Descriptor"]["digest"])
 
-    async def pull(self, name: str, *, auth: str = "") -> AsyncIterator[Json]:
-        """Pull an image, yielding progress messages. A failure in the middle is an EngineError."""
+    async def pull(
+        self, name: str, *, auth: str = "", progress: Callable[[Json], None] | None = None
+    ) -> str:
+        """Pull an image; returns its digest (``sha256:…``) as the registry named it, "" if not.
+
+        ``progress`` gets each message of the engine. A failure in the middle is an EngineError.
+        """
         image, tag = _image_and_tag(name)
-        query = {"fromImage": image, "tag": tag}
-        async with self._send(
-            "POST",
-            "/images/create",
-            query=query,
-            headers=_auth(auth),
-            fresh=True,
-            wire=_Wire(read=PULL_SILENCE),
-        ) as response:
-            async for line in _lines(response, "pull"):
+        digest = ""
+        async with (
+            self._send(
+                "POST",
+                "/images/create",
+                query={"fromImage": image, "tag": tag},
+                headers=_auth(auth),
+                fresh=True,
+                wire=_Wire(read=PULL_SILENCE),
+            ) as response,
+            contextlib.aclosing(_lines(response, "pull")) as lines,
+        ):
+            async for line in lines:
                 message = _json_of(line)
                 if "error" in message:
                     raise EngineError(str(message["error"]), status=500)
-                yield message
+                said = str(message.get("status", ""))
+                if said.startswith("Digest: "):
+                    digest = said.removeprefix("Digest: ")
+                if progress is not None:
+                    progress(message)
+        return digest
 
     # --- containers -----------------------------------------------------------------------------
 
@@ -200,12 +213,13 @@ class Engine:
     async def stop(self, container: str, *, grace: Seconds | None = None, signal: str = "") -> None:
         """Send the stop signal, and SIGKILL after ``grace``; returns when the container ended.
 
+        Without a grace the container's own counts, which may be long: then there is no time-out.
         ``signal`` replaces the container's own stop signal; engines before API 1.42 ignore it.
         """
         query = {} if grace is None else {"t": str(_whole_seconds(grace))}
         if signal:
             query["signal"] = signal
-        read = Seconds((grace or 10.0) + STOP_MARGIN)
+        read = Seconds(float("inf") if grace is None else grace + STOP_MARGIN)
         await self._json("POST", f"/containers/{container}/stop", query=query, read=read)
 
     async def kill(self, container: str, *, signal: str = "SIGKILL") -> None:
@@ -247,14 +261,17 @@ class Engine:
         Iteration ends by EngineUnavailable when the engine goes away.
         """
         wanted = {"type": ["container"], "label": list(labels), "event": list(actions)}
-        async with self._send(
-            "GET",
-            "/events",
-            query={"filters": json.dumps({k: v for k, v in wanted.items() if v})},
-            fresh=True,
-            wire=_Wire(read=float("inf")),
-        ) as response:
-            yield _events(response)
+        async with (
+            self._send(
+                "GET",
+                "/events",
+                query={"filters": json.dumps({k: v for k, v in wanted.items() if v})},
+                fresh=True,
+                wire=_Wire(read=float("inf")),
+            ) as response,
+            contextlib.aclosing(_events(response)) as events,
+        ):
+            yield events
 
     # --- the wire -------------------------------------------------------------------------------
 
@@ -371,10 +388,15 @@ def _json_of(raw: bytes) -> Json:
         raise EngineUnavailable(f"the Docker Engine answered no JSON: {exc}") from exc
 
 
-async def _lines(response: httpcore2.Response, call: str) -> AsyncIterator[bytes]:
+async def _lines(response: httpcore2.Response, call: str) -> AsyncGenerator[bytes, None]:
     """Lines of a stream of JSON objects; engines end each with a newline."""
     rest = b""
-    async for part in response.aiter_stream():
+    parts = response.aiter_stream().__aiter__()
+    while True:
+        with engine_errors(call):
+            part = await anext(parts, None)
+        if part is None:
+            break
         *lines, rest = (rest + part).split(b"\n")
         if len(rest) > LINE_LIMIT:
             raise EngineUnavailable(f"the Docker Engine sent too long a line ({call})")
@@ -385,15 +407,16 @@ async def _lines(response: httpcore2.Response, call: str) -> AsyncIterator[bytes
         yield rest
 
 
-async def _events(response: httpcore2.Response) -> AsyncIterator[Event]:
-    async for line in _lines(response, "events"):
-        message = _json_of(line)
-        actor = message.get("Actor") or {}
-        yield Event(
-            action=str(message.get("Action", "")),
-            container_id=str(actor.get("ID", "")),
-            attributes=actor.get("Attributes") or {},
-        )
+async def _events(response: httpcore2.Response) -> AsyncGenerator[Event, None]:
+    async with contextlib.aclosing(_lines(response, "events")) as lines:
+        async for line in lines:
+            message = _json_of(line)
+            actor = message.get("Actor") or {}
+            yield Event(
+                action=str(message.get("Action", "")),
+                container_id=str(actor.get("ID", "")),
+                attributes=actor.get("Attributes") or {},
+            )
     raise EngineUnavailable("the Docker Engine ended its stream of events")
 
 

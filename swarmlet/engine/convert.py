@@ -103,6 +103,8 @@ def _host_config(task: Assignment, spec: ContainerSpec) -> Json:
         "SecurityOpt": _security(spec.privileges),
         "Isolation": spec.isolation,
     }
+    if (mode := _network_mode(task.spec)) is not None:
+        config["NetworkMode"] = mode
     if dns is not None:
         config |= {
             "Dns": list(dns.nameservers),
@@ -120,9 +122,19 @@ def _host_config(task: Assignment, spec: ContainerSpec) -> Json:
     }
 
 
+def _network_mode(spec: TaskSpec) -> str | None:
+    """The engine's predefined networks are modes of a container; others are not its business."""
+    modes = [n.target for n in spec.networks if n.target in ("host", "none", "bridge")]
+    return modes[0] if modes else None
+
+
 def _present(body: Json) -> Json:
-    """Drop zero values, but an empty Cmd: it keeps the image's Cmd from following a new entry."""
-    return {k: v for k, v in body.items() if v not in (0, "", None, [], {}) or k == "Cmd"}
+    """Drop zero values, but two that mean something.
+
+    An empty Cmd keeps the image's Cmd from following a new entry point; no grace is a grace.
+    """
+    meant = ("Cmd", "StopTimeout")
+    return {k: v for k, v in body.items() if v not in (0, "", None, [], {}) or k in meant}
 
 
 def _health(health: HealthConfig) -> Json:

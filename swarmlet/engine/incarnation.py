@@ -32,7 +32,7 @@ def read(peer: bytes) -> Incarnation:
     """Name the engine whose socket has these peer credentials."""
     boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     pid, _, _ = UCRED.unpack(peer)
-    pids = [pid] if _command(pid) == "dockerd" else _engines()
+    pids = [pid] if pid > 1 else _engines()  # 1: systemd; 0: outside this process namespace
     ticks = {p: t for p in pids if (t := _start_ticks(p)) is not None}
     name = ",".join([boot, *(f"{p}@{t}" for p, t in sorted(ticks.items()))])
     if len(ticks) != 1:

@@ -206,6 +206,12 @@ class Dispatcher:
     async def serve(self, stream: trio.abc.Stream, node_id: str, host: str) -> None:
         """Serve one agent until its connection ends or another takes its place."""
         channel: Channel[FromAgent] = Channel(stream, FromAgent, peer=node_id)
+        try:
+            await self._serve(channel, node_id, host)
+        finally:
+            await channel.aclose()
+
+    async def _serve(self, channel: Channel[FromAgent], node_id: str, host: str) -> None:
         hello = await channel.receive()
         node = self._replica.view.node(node_id)
         if node is None or not isinstance(hello, Hello):

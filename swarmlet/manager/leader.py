@@ -72,6 +72,15 @@ class Leader:
             probed=self._probed,
         )
 
+    def expect_little_of(self, node_id: str) -> None:
+        """Give the previous leader no more time than any node that falls silent.
+
+        Others get twice that, to find their new leader; this one was lost to Raft already.
+        """
+        now = trio.current_time()
+        self._detector.beat(node_id, now)
+        self._detector.lost(node_id, now)
+
     async def run(self) -> None:
         """Lead until cancelled."""
         async with trio.open_nursery() as nursery:
@@ -122,14 +131,14 @@ class Leader:
             self._detector.settings = self._settings()
             states = {node.id: node.status.state for node in self._replica.view.nodes()}
             judgement = self._detector.tick(trio.current_time(), states)
-            await self._record(judgement)
+            self._record(judgement)
             for node_id in judgement.probes:
                 await self._ask_others(node_id)
             self._judge = trio.Event()
             with trio.move_on_at(judgement.wake_at):
                 await self._judge.wait()
 
-    async def _record(self, judgement: Judgement) -> None:
+    def _record(self, judgement: Judgement) -> None:
         changes = []
         for transition in judgement.transitions:
             node = self._replica.view.node(transition.node_id)
@@ -144,7 +153,8 @@ class Leader:
             changes.append(NodeChange(id=node.id, status=status))
             log.info("node-state", node=node.id, hostname=node.hostname, state=transition.state)
         if changes:
-            await self._committer.submit(ChangeNodes(changes=tuple(changes))).wait()
+            # Not awaited: a slow commit must not look like a leader that stood still.
+            self._committer.submit(ChangeNodes(changes=tuple(changes)))
 
     async def _ask_others(self, node_id: str) -> None:
         others = [other for other in self.dispatcher.sessions if other != node_id][:PROBES]

@@ -1,6 +1,6 @@
 """The manager part of a node: replica, Raft member and, while it leads, the leader's loops."""
 
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 import structlog
@@ -87,17 +87,22 @@ class Manager:
     async def _follow_leadership(self, nursery: trio.Nursery) -> None:
         """Run the leader's parts while this member leads, and only then."""
         scope: trio.CancelScope | None = None
-        async for leadership in self.member.watch_leadership():
-            log.info("leadership", leader=leadership.leader, term=leadership.term)
-            if scope is not None:
-                scope.cancel()
-                scope = None
-            if leadership.is_leader:
-                scope = trio.CancelScope()
-                nursery.start_soon(self._lead, scope)
+        previous = ""
+        async with aclosing(self.member.watch_leadership()) as changes:
+            async for leadership in changes:
+                log.info("leadership", leader=leadership.leader, term=leadership.term)
+                if scope is not None:
+                    scope.cancel()
+                    scope = None
+                if leadership.is_leader:
+                    scope = trio.CancelScope()
+                    nursery.start_soon(self._lead, scope, previous)
+                previous = leadership.leader or previous
 
-    async def _lead(self, scope: trio.CancelScope) -> None:
+    async def _lead(self, scope: trio.CancelScope, previous: str) -> None:
         leader = Leader(self.replica, self.proposer, self.members, now=self._now, rng=self._rng)
+        if previous not in ("", self.node_id):
+            leader.expect_little_of(previous)
         with scope:
             # Everything of earlier terms must be applied before the first decision.
             with suppress(NotLeader):

@@ -5,6 +5,7 @@ leaders and connections in between (docs/adr: Raft, exactly-once sessions).
 """
 
 import itertools
+from contextlib import aclosing
 from typing import Final, NoReturn
 
 import trio
@@ -40,7 +41,7 @@ from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
 
 #: Seconds after which a write or a barrier without a quorum fails (design: targets).
-NO_QUORUM_AFTER: Final = 1.9
+NO_QUORUM_AFTER: Final = 1.7
 
 #: Seconds between two looks for a leader while there is none.
 RETRY: Final = 0.05
@@ -138,10 +139,11 @@ class Proposer:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask, nursery.cancel_scope)
-            async for leadership in self._consensus.watch_leadership():
-                if leadership.leader != leader:
-                    nursery.cancel_scope.cancel()
-                    break
+            async with aclosing(self._consensus.watch_leadership()) as changes:
+                async for leadership in changes:
+                    if leadership.leader != leader:
+                        nursery.cancel_scope.cancel()
+                        break
         if errors:
             raise errors[0]
         if not answers:

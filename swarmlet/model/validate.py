@@ -201,8 +201,14 @@ def service_warnings(spec: ServiceSpec) -> list[str]:
     found = chain(
         _update_warnings("UpdateConfig", spec.update_config),
         _update_warnings("RollbackConfig", spec.rollback_config),
+        _endpoint_warnings(spec.endpoint_spec),
     )
     return list(found)
+
+
+def _endpoint_warnings(endpoint: EndpointSpec | None) -> Iterator[str]:
+    if endpoint is not None and endpoint.mode == "dnsrr":
+        yield "EndpointSpec.Mode: dnsrr has no effect yet in swarmlet: DNS does not know services"
 
 
 #: What updates do today, whatever is asked: one task after another, the old one first.

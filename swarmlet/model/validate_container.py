@@ -1,5 +1,7 @@
 """Is a container's spec sound? See :mod:`swarmlet.model.validate`."""
 
+import base64
+import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -15,11 +17,14 @@ from swarmlet.model.problems import (
     whole,
 )
 from swarmlet.model.specs import (
+    AppArmor,
     ContainerSpec,
     HealthConfig,
     Mount,
+    Privileges,
     ResourceRequirements,
     Resources,
+    Seccomp,
 )
 
 #: The engine refuses containers below this (daemon/container_linux.go, linuxMinMemory: 6 MiB; the
@@ -37,6 +42,8 @@ _IMAGE: Final = re.compile(
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[A-Za-z][A-Za-z0-9+._-]*:[0-9a-fA-F]{32,})?"
 )
 
+_SIGNAL: Final = re.compile(r"[0-9]{1,2}|(SIG)?[A-Z][A-Z0-9]*([+-][0-9]{1,2})?", re.IGNORECASE)
+
 _IMAGE_ID: Final = re.compile(r"sha256:[0-9a-f]{64}|[0-9a-f]{64}")
 
 
@@ -49,6 +56,7 @@ def container_problems(at: str, container: ContainerSpec) -> Problems:
     yield from _health(f"{at}.Healthcheck", container.healthcheck)
     yield from whole(at, container, "stop_grace_period")
     yield from _settings(at, container)
+    yield from _security(f"{at}.Privileges", container.privileges)
 
 
 def _image(at: str, image: str) -> Problems:
@@ -76,6 +84,14 @@ def _settings(at: str, container: ContainerSpec) -> Problems:
     for i, entry in enumerate(container.env):
         name = entry.partition("=")[0]
         yield from only_if(not name or "\0" in entry, f"{at}.Env[{i}]", "a variable needs a name")
+    for i, line in enumerate(container.hosts):
+        names = len(line.replace(":", " ", 1).split()) > 1
+        yield from only_if(not names, f"{at}.Hosts[{i}]", f'"{line}": ADDRESS NAME... is needed')
+    yield from only_if(
+        bool(container.stop_signal) and not _SIGNAL.fullmatch(container.stop_signal),
+        f"{at}.StopSignal",
+        f'invalid signal: "{container.stop_signal[:40]}"',
+    )
     for i, ulimit in enumerate(container.ulimits):
         bad = not ulimit.name or (ulimit.hard != -1 and ulimit.soft > ulimit.hard)
         yield from only_if(bad, f"{at}.Ulimits[{i}]", "needs a name, and soft <= hard")
@@ -92,6 +108,38 @@ def _settings(at: str, container: ContainerSpec) -> Problems:
         f"{at}.OomScoreAdj",
         "must be between -1000 and 1000",
     )
+
+
+def _security(at: str, given: Privileges | None) -> Problems:
+    seccomp = (given and given.seccomp) or Seccomp()
+    yield from only_if(
+        seccomp.mode not in {"", "default", "unconfined", "custom"},
+        f"{at}.Seccomp.Mode",
+        f'"{seccomp.mode}": default, unconfined or custom is needed',
+    )
+    yield from only_if(
+        seccomp.mode == "custom" and not _is_profile(seccomp.profile),
+        f"{at}.Seccomp.Profile",
+        "a custom profile must be JSON in base64",
+    )
+    yield from only_if(
+        seccomp.mode != "custom" and bool(seccomp.profile),
+        f"{at}.Seccomp.Profile",
+        "a profile needs the mode custom",
+    )
+    apparmor = (given and given.app_armor) or AppArmor()
+    yield from only_if(
+        apparmor.mode not in {"", "default", "disabled"},
+        f"{at}.AppArmor.Mode",
+        f'"{apparmor.mode}": default or disabled is needed',
+    )
+
+
+def _is_profile(text: str) -> bool:
+    try:
+        return isinstance(json.loads(base64.b64decode(text, validate=True)), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _mounts(at: str, mounts: Sequence[Mount]) -> Problems:

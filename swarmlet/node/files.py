@@ -29,6 +29,8 @@ class NodeFile(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str
     advertise_addr: str
     managers: tuple[Peer, ...] = ()
+    #: Whether this node's Raft member may have voted: then its log must be there.
+    voted: bool = False
 
 
 class StateDir:
@@ -76,6 +78,19 @@ class StateDir:
     def save_node(self, node: NodeFile) -> None:
         """Write ``node.json`` atomically."""
         replace_file(self._node, msgspec.json.encode(node))
+
+    def check_raft(self, node: NodeFile) -> None:
+        """Refuse to go on without a log that was there: an empty member could vote twice.
+
+        Raises Damaged.
+        """
+        present = self.raft_key.exists() and self.raft.is_dir() and any(self.raft.iterdir())
+        if node.voted and not present:
+            raise Damaged(
+                f"the Raft log of this manager is gone from {self.raft}",
+                advice="on another manager: swarmlet node demote and rm this node; "
+                "then here: swarmlet leave --force, and join again",
+            )
 
     def wipe_raft(self) -> None:
         """Forget the replicated state: this node is no manager any more."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet.agent.describe import describe
 from swarmlet.agent.session import AgentSession, NodeRemoved
@@ -22,7 +23,7 @@ from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Role
 from swarmlet.node import addresses
-from swarmlet.node.files import NodeFile, StateDir
+from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
 from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
 from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
@@ -71,6 +72,7 @@ class Membership:
         self._wanted_role = identity.role
         self._role_changed = trio.Event()
         self._manager_scope: trio.CancelScope | None = None
+        self._manager_gone = trio.Event()
         self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
 
@@ -185,17 +187,19 @@ class Membership:
 
     def _remember(self, managers: tuple[Peer, ...]) -> None:
         if managers and managers != self.file.managers:
-            self.file = NodeFile(
-                listen_addr=self.file.listen_addr,
-                advertise_addr=self.file.advertise_addr,
-                managers=managers,
-            )
-            self.state.save_node(self.file)
+            self._save(managers=managers)
+
+    def _save(self, **changes: object) -> None:
+        """Change ``node.json``."""
+        self.file = replace(self.file, **changes)
+        self.state.save_node(self.file)
 
     # The manager part.
 
     async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
         node_id = self.identity.node_id
+        self.state.check_raft(self.file)
+        self._save(voted=True)
         replica = Replica()
         member = SyncObjConsensus(
             node_id,
@@ -222,12 +226,14 @@ class Membership:
     async def _run_manager(
         self, manager: Manager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
+        self._manager_gone = trio.Event()
         with trio.CancelScope() as scope:
             self._manager_scope = scope
             try:
                 await manager.run(task_status=task_status)
             finally:
                 self.manager = self._port.manager = None
+                self._manager_gone.set()
 
     def _addr_of(self, node_id: str) -> str:
         """A manager's address: the store knows best, the file is for a replica still empty."""
@@ -265,6 +271,8 @@ class Membership:
                 await self._start_manager(nursery)
             elif self.identity.role is Role.WORKER and self._manager_scope is not None:
                 self._manager_scope.cancel()
+                await self._manager_gone.wait()
+                self._save(voted=False)
                 self.state.wipe_raft()
             log.info("role-changed", role=self.identity.role)
 

@@ -54,6 +54,12 @@ _IN_SWARM: Final = (
 _NOT_IN_SWARM: Final = "This node is not part of a swarm"
 
 
+class AlreadyInSwarm(Unavailable):
+    """This node belongs to a cluster; it must leave that before it enters another."""
+
+    code, exit_status = "already-in-swarm", 4
+
+
 class Node:
     """This machine. Implements :class:`swarmlet.api.backend.Backend`."""
 
@@ -182,9 +188,13 @@ class Node:
     def manager_health(self) -> dict[str, ManagerHealth]:
         """Managers by node identifier."""
         manager = self._manager()
-        leader, reachable = manager.member.leadership.leader, manager.members.reachable()
+        leader, ready = manager.member.leadership.leader, manager.members.reachable()
+        # The store knows best while somebody leads; without a leader only the streams tell.
         return {
-            status.id: ManagerHealth(leader=status.id == leader, reachable=status.id in reachable)
+            status.id: ManagerHealth(
+                leader=status.id == leader,
+                reachable=status.id in ready if leader is not None else status.reachable,
+            )
             for status in manager.member.members()
             if status.voter
         }
@@ -283,7 +293,7 @@ class Node:
 
     def _refuse_member(self) -> None:
         if self._membership is not None:
-            raise Unavailable(_IN_SWARM)
+            raise AlreadyInSwarm(_IN_SWARM)
 
     def _addresses(self, listen: str, advertise: str) -> NodeFile:
         host, port = addresses.listen(listen or self._config.listen_addr)

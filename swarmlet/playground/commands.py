@@ -60,7 +60,10 @@ def engine(record: Record, spot: Spot) -> list[str]:
 
 
 def daemon(program: Sequence[str], spot: Spot, address: str) -> list[str]:
-    """Return swarmletd's command."""
+    """Return swarmletd's command.
+
+    The configuration file is the host's own and need not exist: the machine's is not for it.
+    """
     return [
         *program,
         f"--state-dir={spot.state_dir}",
@@ -68,6 +71,7 @@ def daemon(program: Sequence[str], spot: Spot, address: str) -> list[str]:
         f"--engine-socket={spot.engine_socket}",
         f"--advertise-addr={address}",
         "--log-format=console",
+        f"--config={spot.data_dir}/swarmletd.toml",
     ]
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import cache
 from importlib import resources
 from typing import Any, Final
 
@@ -36,36 +37,38 @@ def checked(root: Node, namespace: str) -> list[Json]:
     """The specs that a stack stands for. Raises StackError with all its problems."""
     problems = list(_variables(root, ""))
     unresolved = {_place(p.mark) for p in problems}
-    wrong = set()
-    for error in _validator().iter_errors(root.plain()):
-        path = list(error.absolute_path)
+    errors = list(_validator().iter_errors(root.plain()))
+    for error in errors:
         extra = error.validator == "additionalProperties"
         problems += [
             problem
             for problem in _translated(root, error)
             if extra or _place(problem.mark) not in unresolved
         ]
-        if len(path) >= 2 and path[0] == "services" and _breaks(error):
-            wrong.add(str(path[1]))
-        if path and path[0] != "services" and _breaks(error):
-            wrong |= set(root.fields["services"].fields) if "services" in root.fields else set()
+    for error in errors:
+        _pass_over(root, error)
     _unescape(root, set())
     plan = Plan(root, namespace)
-    specs = plan.services(skip=frozenset(wrong))
+    specs = plan.services()
     problems += [p for p in plan.problems if _place(p.mark) not in unresolved]
     if problems:
         raise StackError(_once(problems))
     return specs
 
 
+def _pass_over(root: Node, error: ValidationError) -> None:
+    """Mark what the schema refused, so that the plan finds the other problems and only those."""
+    path = list(error.absolute_path)
+    if error.validator == "additionalProperties" or not path:
+        return
+    if error.validator == "required" and path[0] == "services" and len(path) == 2:
+        return  # a service without an image can be read on
+    _find(root, path).bad = True
+
+
 def namespace_checked(name: str) -> str:
     """The name of a stack. Raises ValueError."""
     return values.service_name(name)
-
-
-def _breaks(error: ValidationError) -> bool:
-    """Whether the plan cannot read on: extra keys do not matter to it."""
-    return str(error.validator) != "additionalProperties"
 
 
 def _once(problems: Sequence[Problem]) -> list[Problem]:
@@ -80,6 +83,7 @@ def _place(mark: Mark) -> Place:
     return (mark.source.name, mark.line, mark.col)
 
 
+@cache
 def _validator() -> Draft202012Validator:
     text = resources.files("swarmlet.stack").joinpath("schema.json").read_text(encoding="utf-8")
     return Draft202012Validator(json.loads(text))
@@ -129,7 +133,8 @@ def _translated(root: Node, error: ValidationError) -> Iterator[Problem]:
     elif kind == "enum":
         yield Problem(node.mark, dotted(path), _enum(node, value, schema))
     else:
-        wanted = schema.get("x-wanted") or _wanted(kind, value)
+        wanted = f"{value} or more" if kind == "minimum" else schema.get("x-wanted")
+        wanted = wanted or _wanted(kind, value)
         mark = _key_mark(root, path) if node.empty or not _scalar(node) else node.mark
         yield Problem(mark, dotted(path), f"{wanted} is wanted, this is {_described(node)}")
 
@@ -150,7 +155,8 @@ def _enum(node: Node, words: Sequence[str], schema: Mapping[str, Json]) -> str:
         return f"{node.text} is not supported yet"
     near = get_close_matches(node.text, words, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{' or '.join(words)} is wanted, this is {_described(node)}{hint}"
+    choice = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+    return f"{choice} is wanted, this is {_described(node)}{hint}"
 
 
 def _extra(node: Node, path: Sequence[str | int], schema: Mapping[str, Json]) -> Iterator[Problem]:

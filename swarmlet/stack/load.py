@@ -30,7 +30,7 @@ from swarmlet.stack.problems import Mark, Problem, Source, StackError
 #: Docker's largest published stacks have 20 KB; the parser takes 0.1 s for this.
 MAX_BYTES: Final = 256 * 1024
 #: Nodes after aliases are resolved; a stack of a hundred services has about 5,000.
-MAX_NODES: Final = 20_000
+MAX_NODES: Final = 10_000
 MAX_DEPTH: Final = 40
 
 _DEEP: Final = re.compile(rf"(?:[\[{{]\s*){{{MAX_DEPTH + 1}}}")
@@ -56,6 +56,8 @@ class Node:
     value: "Scalar | list[Node] | dict[str, Node]"
     text: str = ""
     keys: dict[str, Mark] = field(default_factory=dict)
+    #: A problem was found here; whoever reads the tree passes over it.
+    bad: bool = False
 
     @property
     def items(self) -> "list[Node]":
@@ -104,20 +106,19 @@ def load(raw: bytes, name: str) -> Node:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         before = raw[: exc.start].decode("utf-8", errors="replace")
-        mark = Mark(Source(name), before.count("\n"), len(before) - before.rfind("\n") - 1)
+        mark = _mark_at(Source(name), before, len(before))
         raise StackError([Problem(mark, "", "not UTF-8 text")]) from exc
     source = Source(name, text.splitlines())
     deep = _DEEP.search(text)
     if deep is not None:
-        before = text[: deep.start()]
-        mark = Mark(source, before.count("\n"), len(before) - before.rfind("\n") - 1)
+        mark = _mark_at(source, text, deep.start())
         raise StackError([Problem(mark, "", f"nested more than {MAX_DEPTH} levels deep")])
     try:
         return _Composer(source, text).document()
     except StackError:
         raise
     except YAMLError as exc:
-        raise _translated(exc, source) from exc
+        raise _translated(exc, source, text) from exc
     except (ValueError, IndexError, AttributeError, TypeError, KeyError, AssertionError) as exc:
         # ruamel fails with all of these on input that nobody wrote on purpose
         raise _one(source, "not YAML") from exc
@@ -127,18 +128,28 @@ def _one(source: Source, message: str) -> StackError:
     return StackError([Problem(Mark(source), "", message)])
 
 
-def _translated(exc: YAMLError, source: Source) -> StackError:
+def _mark_at(source: Source, text: str, offset: int) -> Mark:
+    before = text[:offset]
+    return Mark(source, before.count("\n"), len(before) - before.rfind("\n") - 1)
+
+
+def _translated(exc: YAMLError, source: Source, text: str) -> StackError:
     """The complaint of ruamel.yaml in one line, at its place."""
     if isinstance(exc, ReaderError):
-        return _one(source, "a control character that YAML does not allow")
+        at = exc.position if isinstance(exc.position, int) else 0
+        mark = _mark_at(source, text, at)
+        return StackError([Problem(mark, "", "a control character that YAML does not allow")])
     if not isinstance(exc, MarkedYAMLError):
         return _one(source, "not YAML")
-    place = exc.problem_mark or exc.context_mark
+    unclosed = "while scanning a quoted" in str(exc.context)
+    place = (exc.context_mark if unclosed else None) or exc.problem_mark or exc.context_mark
     mark = Mark(source, place.line, place.column) if place else Mark(source)
     line = source.lines[mark.line] if mark.line < len(source.lines) else ""
     problem = str(exc.problem or exc.context or "not YAML")
     if "\t" in line[: mark.col + 1]:
         message = "a tab where YAML wants blanks"
+    elif unclosed:
+        message = "this quote is not closed"
     elif "mapping values are not allowed" in problem:
         message = "a colon that YAML does not expect here: check the indentation, or put quotes"
     elif "expected <block end>" in problem:

@@ -4,13 +4,13 @@ Values that the schema cannot judge (lengths of time, ports, constraints, …) a
 what is wrong with one is reported at its place; the reading goes on, so that all is found at once.
 """
 
-import shlex
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from swarmlet.stack import quantities, values
 from swarmlet.stack.load import Node
+from swarmlet.stack.pieces import dropped, mount_of, ports_of, sound, split, tmpfs
 from swarmlet.stack.problems import Mark, Problem
 
 Json = Any
@@ -27,17 +27,17 @@ class Plan:
         self.root = root
         self.namespace = namespace
         self.problems: list[Problem] = []
-        self.volumes = root.fields["volumes"].fields if "volumes" in root.fields else {}
+        self.volumes = sound(root.fields).get("volumes", Node(root.mark, {})).fields
 
-    def services(self, skip: frozenset[str] = frozenset()) -> list[Json]:
-        """The specs of all services, in the order of the file. Those in ``skip`` are left out."""
+    def services(self) -> list[Json]:
+        """The specs of all services, in the order of the file; bad ones are left out."""
         found = self.root.fields.get("services")
         specs = []
         for name, node in (found.fields if found else {}).items():
             path = f"services.{name}"
             mark = found.keys[name] if found else node.mark
             self.at(mark, path, partial(values.service_name, name))
-            if name not in skip:
+            if not node.bad:
                 specs.append(_Service(self, node, name, path).spec())
         return specs
 
@@ -55,6 +55,8 @@ class Plan:
 
     def read(self, node: Node, path: str, parse: Callable[[str], T]) -> T | None:
         """Read the text of a scalar; None, and a problem, when it is wrong."""
+        if node.bad:
+            return None
         return self.at(node.mark, path, lambda: parse(node.text))
 
 
@@ -65,7 +67,7 @@ class _Service:
         self.plan = plan
         self.name = name
         self.path = path
-        self.fields = node.fields
+        self.fields = sound(node.fields)
         self.deploy = self._sub(self.fields, "deploy")
 
     def spec(self) -> Json:
@@ -87,7 +89,7 @@ class _Service:
 
     @staticmethod
     def _sub(fields: dict[str, Node], key: str) -> dict[str, Node]:
-        return fields[key].fields if key in fields else {}
+        return sound(fields[key].fields) if key in fields else {}
 
     def _text(self, key: str) -> str | None:
         node = self.fields.get(key)
@@ -121,9 +123,11 @@ class _Service:
         if node is None:
             return {}
         if isinstance(node.value, dict):
-            return {k: "" if v.empty else v.text for k, v in node.value.items()}
+            return {k: "" if v.empty else v.text for k, v in sound(node.value).items()}
         pairs: dict[str, str] = {}
         for i, one in enumerate(node.items):
+            if one.bad:
+                continue
             name, _, value = one.text.partition("=")
             if not name.strip():
                 where = f"{self.path}.{path}[{i}]"
@@ -135,12 +139,12 @@ class _Service:
 
     def _template(self, image: str) -> Json:
         template = {
-            "ContainerSpec": _dropped(self._container(image)),
+            "ContainerSpec": dropped(self._container(image)),
             "Resources": self._resources(),
             "RestartPolicy": self._restart(),
             "Placement": self._placement(),
         }
-        return _dropped(template)
+        return dropped(template)
 
     def _container(self, image: str) -> Json:
         labels = self._pairs(self.fields, "labels", "labels")
@@ -166,7 +170,7 @@ class _Service:
             "Healthcheck": self._health(),
             "Mounts": self._mounts(),
             "Hosts": self._hosts(),
-            "DNSConfig": _dropped(
+            "DNSConfig": dropped(
                 {"Nameservers": self._list("dns", str), "Search": self._list("dns_search", str)}
             ),
             "Sysctls": self._pairs(self.fields, "sysctls", "sysctls"),
@@ -181,7 +185,7 @@ class _Service:
             return []
         if isinstance(node.value, list):
             return [one.text for one in node.items]
-        return self.plan.read(node, f"{self.path}.{key}", _split) or []
+        return self.plan.read(node, f"{self.path}.{key}", split) or []
 
     def _health(self) -> Json:
         fields = self._sub(self.fields, "healthcheck")
@@ -207,19 +211,22 @@ class _Service:
         ):
             health[name] = self._read(fields, key, f"healthcheck.{key}", quantities.duration)
         health["Retries"] = self._read(fields, "retries", "healthcheck.retries", quantities.count)
-        return _dropped(health)
+        return dropped(health)
 
     def _hosts(self) -> list[str]:
         node = self.fields.get("extra_hosts")
         if node is not None and isinstance(node.value, dict):
-            return [f"{address.text} {name}" for name, address in node.value.items()]
+            return [f"{address.text} {name}" for name, address in sound(node.value).items()]
         return self._list("extra_hosts", values.extra_host)
 
     def _ulimits(self) -> list[Json]:
         found = []
         for name, node in self._sub(self.fields, "ulimits").items():
-            soft = node.fields["soft"].text if node.fields else node.text
-            hard = node.fields["hard"].text if node.fields else node.text
+            pair = sound(node.fields)
+            if node.fields and len(pair) < 2:
+                continue
+            soft = pair["soft"].text if pair else node.text
+            hard = pair["hard"].text if pair else node.text
             limit = self.plan.at(
                 node.mark,
                 f"{self.path}.ulimits.{name}",
@@ -239,13 +246,13 @@ class _Service:
                 "MemoryBytes": self._read(part, "memory", f"{path}.memory", quantities.size),
                 "Pids": self._read(part, "pids", f"{path}.pids", quantities.count),
             }
-            resources[name] = _dropped(amounts)
-        return _dropped(resources)
+            resources[name] = dropped(amounts)
+        return dropped(resources)
 
     def _restart(self) -> Json:
         fields = self._sub(self.deploy, "restart_policy")
         path = "deploy.restart_policy"
-        return _dropped(
+        return dropped(
             {
                 "Condition": fields["condition"].text if "condition" in fields else None,
                 "Delay": self._read(fields, "delay", f"{path}.delay", quantities.duration),
@@ -268,6 +275,7 @@ class _Service:
         preferences = [
             {"Spread": {"SpreadDescriptor": one.fields["spread"].text}}
             for one in (fields["preferences"].items if "preferences" in fields else ())
+            if "spread" in one.fields and not one.bad
         ]
         limit = self._read(
             fields,
@@ -275,7 +283,7 @@ class _Service:
             "deploy.placement.max_replicas_per_node",
             quantities.count,
         )
-        return _dropped(
+        return dropped(
             {"Constraints": constraints, "Preferences": preferences, "MaxReplicas": limit}
         )
 
@@ -297,7 +305,7 @@ class _Service:
         found: list[Json] = []
         for i, one in enumerate(node.items if node else ()):
             path = f"{self.path}.ports[{i}]"
-            ports = self.plan.at(one.mark, path, partial(_ports_of, one))
+            ports = None if one.bad else self.plan.at(one.mark, path, partial(ports_of, one))
             for port in ports or ():
                 if port["PublishMode"] == "ingress":
                     self.plan.report(
@@ -315,11 +323,11 @@ class _Service:
         found = []
         for i, one in enumerate(node.items if node else ()):
             path = f"{self.path}.volumes[{i}]"
-            mount = self.plan.at(one.mark, path, partial(_mount_of, one))
+            mount = None if one.bad else self.plan.at(one.mark, path, partial(mount_of, one))
             if mount is not None:
                 self._named_volume(mount, one, path)
                 found.append(mount)
-        return found + self._list("tmpfs", _tmpfs)
+        return found + self._list("tmpfs", tmpfs)
 
     def _named_volume(self, mount: Json, node: Node, path: str) -> None:
         """Give a named volume the stack's name, its driver and its labels."""
@@ -329,7 +337,7 @@ class _Service:
         if name not in self.plan.volumes:
             self.plan.report(node.mark, path, f'the volume "{name}" is not declared below volumes:')
             return
-        declared = self.plan.volumes[name].fields
+        declared = sound(self.plan.volumes[name].fields)
         external = declared.get("external")
         if external is not None and external.value is not False:
             other = external.fields.get("name") or declared.get("name")
@@ -345,58 +353,5 @@ class _Service:
             "Name": declared["driver"].text if "driver" in declared else None,
             "Options": {k: v.text for k, v in self._sub(declared, "driver_opts").items()},
         }
-        if _dropped(driver):
-            options["DriverConfig"] = _dropped(driver)
-
-
-def _dropped(fields: dict[str, Json]) -> dict[str, Json]:
-    """Without what is not set: None, and empty lists and mappings."""
-    return {
-        key: value for key, value in fields.items() if value is not None and value not in ([], {})
-    }
-
-
-def _split(text: str) -> list[str]:
-    try:
-        return shlex.split(text)
-    except ValueError as exc:
-        raise ValueError("a quote is not closed in this command") from exc
-
-
-def _ports_of(node: Node) -> list[Json]:
-    if node.fields:
-        return [values.port_of_fields({k: v.text for k, v in node.fields.items()})]
-    return values.short_port(node.text)
-
-
-def _mount_of(node: Node) -> Json:
-    if not node.fields:
-        return values.short_mount(node.text)
-    given = {k: v.text.lower() if k == "read_only" else v.text for k, v in node.fields.items()}
-    flat = {k: v for k, v in given.items() if k not in ("bind", "volume", "tmpfs")}
-    for section, key, option in (
-        ("bind", "propagation", "bind-propagation"),
-        ("volume", "nocopy", "volume-nocopy"),
-        ("volume", "subpath", "volume-subpath"),
-        ("tmpfs", "size", "tmpfs-size"),
-    ):
-        inner = node.fields[section].fields if section in node.fields else {}
-        if key in inner:
-            flat[option] = inner[key].text
-    if flat.get("type", "volume") == "bind" and flat.get("source", "/").startswith((".", "~")):
-        raise ValueError("the source is relative: the nodes cannot know to what")
-    return values.mount_of_fields(flat)
-
-
-def _tmpfs(text: str) -> Json:
-    target, _, options = text.partition(":")
-    fields = {"type": "tmpfs", "target": target}
-    for option in filter(None, options.split(",")):
-        key, _, value = option.partition("=")
-        if key == "size":
-            fields["tmpfs-size"] = value
-        elif key == "mode":
-            fields["tmpfs-mode"] = value
-        else:
-            raise ValueError(f"a tmpfs has no option {quantities.quoted(option)}")
-    return values.mount_of_fields(fields)
+        if dropped(driver):
+            options["DriverConfig"] = dropped(driver)

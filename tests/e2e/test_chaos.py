@@ -1,7 +1,7 @@
 """Random faults under random writes; when all is healed, the cluster is what was acknowledged.
 
-``SWARMLET_CHAOS_SECONDS`` makes it longer, ``SWARMLET_CHAOS_SEED`` repeats the choices of a run (not
-their timing). The seed is in the test's output.
+``SWARMLET_CHAOS_SECONDS`` makes it longer, ``SWARMLET_CHAOS_SEED`` repeats the choices of a run (but
+not their timing). A failure shows the seed and what was done.
 """
 
 import json
@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from typing import Final, Self
 
 import pytest
@@ -29,6 +30,8 @@ SEED: Final = int(os.environ.get("SWARMLET_CHAOS_SEED", "0")) or random.randrang
 
 #: Seconds for everything to be as it shall be once all is healed.
 CONVERGENCE: Final = 90.0
+
+FAULTS: Final = ("kill", "kill-daemon", "kill-engine", "cut", "split", "bounce")
 
 #: Replicas of a service that is not there.
 ABSENT: Final = -1
@@ -72,20 +75,18 @@ class Writer:
             client = self._rng.choice(self._clients)
             known = sorted(self.may_be)
             if len(known) < 4 or (len(known) < 40 and self._rng.random() < 0.15):
-                name, replicas = f"s{number}", self._rng.randrange(4)
-                self._write(name, replicas, lambda: self._create(client, name, replicas))
+                self._write(f"s{number}", self._rng.randrange(4), partial(create, client))
             elif self._rng.random() < 0.7:
                 name, replicas = self._rng.choice(known), self._rng.randrange(5)
-                self._write(name, replicas, lambda: self._scale(client, name, replicas))
+                self._write(name, replicas, partial(scale, client))
             else:
-                name = self._rng.choice(known)
-                self._write(name, ABSENT, lambda: self._remove(client, name))
+                self._write(self._rng.choice(known), ABSENT, partial(remove, client))
             self._stop.wait(0.05)
 
-    def _write(self, name: str, replicas: int, act: Callable[[], bool]) -> None:
+    def _write(self, name: str, replicas: int, act: Callable[[str, int], bool]) -> None:
         before = self.may_be.get(name, {ABSENT})
         try:
-            tried = act()
+            tried = act(name, replicas)
         except RemoteError as exc:
             if exc.status < 500:
                 return  # refused: nothing changed
@@ -97,25 +98,26 @@ class Writer:
                 self.may_be[name] = {replicas}
                 self.acknowledged += 1
 
-    @staticmethod
-    def _create(client: Client, name: str, replicas: int) -> bool:
-        client.post("/services/create", spec(name, replicas))
-        return True
 
-    @staticmethod
-    def _scale(client: Client, name: str, replicas: int) -> bool:
-        try:
-            found = client.get(f"/services/{name}")
-        except (RemoteError, DaemonUnreachable):
-            return False
-        version = {"version": str(found["Version"]["Index"])}
-        client.post(f"/services/{found['ID']}/update", spec(name, replicas), version)
-        return True
+def create(client: Client, name: str, replicas: int) -> bool:
+    client.post("/services/create", spec(name, replicas))
+    return True
 
-    @staticmethod
-    def _remove(client: Client, name: str) -> bool:
-        client.call("DELETE", f"/services/{name}")
-        return True
+
+def scale(client: Client, name: str, replicas: int) -> bool:
+    """Whether a write was tried: nothing is written when its first half, a read, fails."""
+    try:
+        found = client.get(f"/services/{name}")
+    except (RemoteError, DaemonUnreachable):
+        return False
+    version = {"version": str(found["Version"]["Index"])}
+    client.post(f"/services/{found['ID']}/update", spec(name, replicas), version)
+    return True
+
+
+def remove(client: Client, name: str, _replicas: int) -> bool:
+    client.call("DELETE", f"/services/{name}")
+    return True
 
 
 def spec(name: str, replicas: int) -> Json:
@@ -147,9 +149,7 @@ class Monkey:
         elif now.cable == "cut":
             self._do("heal", host, lambda: self._playground.heal(host))
         else:
-            kind = self._rng.choice(
-                ["kill", "kill-daemon", "kill-engine", "cut", "split", "bounce"]
-            )
+            kind = self._rng.choice(FAULTS)
             self._do(kind, host, lambda: self._break(kind, host))
 
     def _break(self, kind: str, host: str) -> None:
@@ -185,7 +185,6 @@ class Monkey:
 
 def test_what_was_acknowledged_survives_random_faults(cluster: Cluster) -> None:
     """In the end: nothing acknowledged is lost, every slot runs once, all managers say the same."""
-    print(f"seed {SEED}")
     monkey = Monkey(cluster, SEED)
     until = time.monotonic() + SECONDS
     with Writer(cluster, SEED) as writer:
@@ -194,17 +193,25 @@ def test_what_was_acknowledged_survives_random_faults(cluster: Cluster) -> None:
             time.sleep(1.5)  # faults that last a while; nothing is concluded from it
         monkey.mend_all()
         cluster.wait_all_ready()
-    print(monkey.done, writer.acknowledged)
-    found = {s["Spec"]["Name"]: s for s in cluster.client("m1").get("/services")}
-    for name, states in writer.may_be.items():
-        service = found.pop(name, None)
-        actual = service["Spec"]["Mode"]["Replicated"]["Replicas"] if service else ABSENT
-        assert actual in states, (name, states, actual)
-    assert not found, "services that nobody asked for"
-    assert writer.acknowledged
-    eventually(lambda: settled(cluster), "all is as it shall be", within=CONVERGENCE)
+    story = f"SWARMLET_CHAOS_SEED={SEED}: {', '.join(monkey.done)}"
+    assert writer.acknowledged, story
+    found = {s["Spec"]["Name"]: replicas_of(s) for s in cluster.client("m1").get("/services")}
+    wrong = {
+        name: (found.get(name, ABSENT), states)
+        for name, states in writer.may_be.items()
+        if found.get(name, ABSENT) not in states
+    }
+    assert not wrong, story
+    assert found.keys() <= writer.may_be.keys(), story
+    eventually(
+        lambda: settled(cluster), "all is as it shall be", within=CONVERGENCE, seen=lambda: story
+    )
     for path in ("/services", "/tasks", "/nodes"):
-        eventually(lambda path=path: agree(cluster, path), f"all managers agree on {path}")
+        eventually(partial(agree, cluster, path), f"managers agree on {path}", seen=lambda: story)
+
+
+def replicas_of(service: Json) -> int:
+    return int(service["Spec"]["Mode"]["Replicated"]["Replicas"])
 
 
 def settled(cluster: Cluster) -> bool:
@@ -216,7 +223,7 @@ def settled(cluster: Cluster) -> bool:
     assert max(slots.values(), default=0) <= 1, slots
     counts = Counter(t["ServiceID"] for t in wanted)
     for id_, service in services.items():
-        asked = service["Spec"]["Mode"]["Replicated"]["Replicas"]
+        asked = replicas_of(service)
         assert counts[id_] == asked, (service["Spec"]["Name"], counts[id_], asked)
     assert counts.keys() <= services.keys()
     idle = [t["ID"] for t in wanted if t["Status"]["State"] != "running"]

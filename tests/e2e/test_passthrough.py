@@ -1,4 +1,4 @@
-"""What is not the cluster's goes to the local engine, unchanged: the stock client notices nothing."""
+"""What is not the cluster's goes to the local engine: the stock client notices nothing."""
 
 import os
 import pty

@@ -55,7 +55,7 @@ def deploy(cluster: Cluster, file: Path, *, check: bool = True) -> tuple[int, st
 
 
 def test_a_stack_is_deployed_shown_deployed_again_and_removed(cluster: Cluster, file: Path) -> None:
-    """The second deployment changes nothing; a changed file replaces what changed; rm leaves none."""
+    """A second deployment changes nothing, a changed file what changed; rm leaves nothing."""
     deploy(cluster, file)
     cluster.wait_running("shop_web", 3)
     cluster.wait_running("shop_agent", 2)

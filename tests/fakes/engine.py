@@ -1,7 +1,7 @@
 """A Docker Engine for tests: a real unix socket, h11, and scripted answers."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import h11
@@ -99,10 +99,8 @@ class FakeEngine:
             if isinstance(event, h11.Request):
                 visit = Visit(stream, http, event)
                 self.visits.append(visit)
-                try:
+                with suppress(trio.BrokenResourceError):
                     await self._answer(visit)
-                except trio.BrokenResourceError:
-                    pass
 
     async def _answer(self, visit: Visit) -> None:
         path = visit.target.partition("?")[0]

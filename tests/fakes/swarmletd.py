@@ -72,6 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     for option in ("state-dir", "socket", "engine-socket", "advertise-addr", "log-format"):
         parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--config")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     sys.stdout.write(f"fake daemon of {options.advertise_addr}\n")

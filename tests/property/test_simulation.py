@@ -5,8 +5,10 @@ from collections import Counter
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from swarmlet.clock import SECOND
 from swarmlet.control.decision import Decision
+from swarmlet.control.nodeset import NodeSet
 from swarmlet.model.objects import NodeState, TaskState
 from swarmlet.model.specs import Availability, RestartPolicy
 from swarmlet.state import snapshot
@@ -25,6 +27,7 @@ class Sim(World):
         super().__init__()
         self.replicas = replicas
         self.image = "app:1"
+        self.load = NodeSet()
         self.nodes(*(a_node(node_id) for node_id in NODES))
         self.deploy()
 
@@ -50,12 +53,15 @@ class Sim(World):
     def new_leader(self) -> None:
         """All that a new leader has is the replicated state."""
         self.store = snapshot.thaw(snapshot.freeze(self.store)())
+        self.load = NodeSet()
 
     def check(self) -> None:
         wanted = Counter(task.slot_key for task in self.store.wanted_tasks("web"))
         assert all(count == 1 for count in wanted.values())
         running = Counter(task.slot_key for task in self.running() if self.up(task.node_id))
         assert all(count == 1 for count in running.values()), "two attempts of a slot run at once"
+        self.load.update(self.store, self.store.take_change())
+        assert self.load.loads == NodeSet.of(self.store).loads
 
     def check_floor(self, decision: Decision) -> None:
         """A running task is stopped for the update only while all others run."""
@@ -99,6 +105,12 @@ class Sim(World):
             if self.up(node_id) and task.status.state < wanted and not task.status.state.ended:
                 self.report(task.id, wanted)
                 return
+
+    def order(self, node_id: str, availability: Availability) -> None:
+        """An operator's wish; it does not bring a dead node back."""
+        node = self.store.node(node_id)
+        assert node is not None
+        self.nodes(replace(node, spec=replace(node.spec, availability=availability)))
 
     def come_back(self, node_id: str) -> None:
         """A node returns: first of all it stops what was replaced meanwhile."""
@@ -175,10 +187,10 @@ def happen(sim: Sim, event: tuple[str, object]) -> None:  # noqa: C901, PLR0912 
         case ("scale", int(replicas)) if sim.replicas is not None:
             sim.replicas = replicas
             sim.deploy()
-        case (("die" | "suspect") as loss, str(node_id)):
+        case (("die" | "suspect") as loss, str(node_id)) if sim.up(node_id):
             sim.node_state(node_id, LOSSES[loss])
         case (("drain" | "pause") as order, str(node_id)):
-            sim.nodes(a_node(node_id, availability=ORDERS[order]))
+            sim.order(node_id, ORDERS[order])
         case ("back", str(node_id)):
             sim.come_back(node_id)
         case ("wait", float(seconds)):

@@ -140,6 +140,8 @@ def test_a_node_set_led_by_changes_equals_one_built_anew(log: Log, stride: int) 
             nodes.update(store, store.take_change())
     nodes.update(store, store.take_change())
     assert nodes.loads == NodeSet.of(store).loads
+    nodes.reset(store)
+    assert nodes.loads == NodeSet.of(store).loads
 
 
 @given(logs)

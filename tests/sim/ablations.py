@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Final
 from unittest import mock
 
-from swarmlet.consensus import snapshot, syncobj_core
+from swarmlet.consensus import snapshot, syncobj_core, syncobj_replicator
 from swarmlet.consensus.entries import Proposal
 from swarmlet.consensus.matching import Fit, fit
 from swarmlet.consensus.messages import Append, VoteGranted
@@ -120,8 +120,8 @@ def _campaign_unasked(self: RaftCore, now: float) -> Round:
 
 #: name -> (where, attribute, replacement). What each one breaks stands in raft.md's table.
 ABLATIONS: Final[dict[str, tuple[object, str, object]]] = {
-    "no-conflict-truncation": (syncobj_core, "fit", _cut_always),
-    "ack-cap": (syncobj_core, "fit", _claim_all),
+    "no-conflict-truncation": (syncobj_replicator, "fit", _cut_always),
+    "ack-cap": (syncobj_replicator, "fit", _claim_all),
     "ack-term": (RaftCore, "_is_answer", _any_term),
     "one-change": (RaftCore, "_may_become", _ungated),
     "fsync-first": (RaftCore, "round", _send_at_once),

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from swarmlet.consensus.entries import Proposal
 from swarmlet.consensus.messages import Message
 from swarmlet.consensus.settings import RaftSettings
-from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
 
 from tests.sim.raft import KEY, Registers, SimDisk, command
 

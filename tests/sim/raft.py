@@ -13,18 +13,29 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unittest import mock
 
 import msgpack
+from swarmlet.consensus import replication
 from swarmlet.consensus.entries import Entry, Proposal
 from swarmlet.consensus.messages import FrameReader, encode_frame
 from swarmlet.consensus.settings import RaftSettings
 from swarmlet.consensus.snapshot import Taken
-from swarmlet.consensus.syncobj_core import Outgoing, RaftCore, Round
+from swarmlet.consensus.syncobj_core import RaftCore, Round
+from swarmlet.consensus.syncobj_members import Outgoing
 
 from tests.sim.linearizable import Op, is_linearizable
 
 KEY: Final = bytes(range(32))
 START: Final = 1000.0
+
+#: So small that a snapshot takes many chunks, and a follower that lags fills its window.
+SMALL_WINDOWS: Final[dict[str, Any]] = {
+    "CHUNK_BYTES": 100,
+    "WINDOW_CHUNKS": 3,
+    "WINDOW_BYTES": 2000,
+    "WINDOW_MESSAGES": 6,
+}
 
 
 class ViolationError(Exception):
@@ -213,6 +224,10 @@ class Sim:
 
     def run(self) -> None:
         """Run to the end, or raise what was found."""
+        with mock.patch.multiple(replication, **SMALL_WINDOWS):
+            self._run()
+
+    def _run(self) -> None:
         for node in self.founders:
             self.start(node)
         for client in range(1, 6):

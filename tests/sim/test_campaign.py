@@ -1,5 +1,8 @@
 """Fixed seeds of the simulator; scripts/simulate runs as many more as there is time for."""
 
+from unittest import mock
+
+import pysyncobj.pickle
 import pytest
 
 from tests.sim.linearizable import Op, is_linearizable
@@ -24,6 +27,18 @@ def test_a_run_is_a_function_of_its_seed() -> None:
     second.run()
     assert first.stats == second.stats
     assert first.history == second.history
+
+
+def test_nothing_is_pickled() -> None:
+    """A run goes through with pickle broken: the library's own way of serializing is never used."""
+    broken = mock.Mock(side_effect=AssertionError)
+    with (
+        mock.patch("pickle.loads", broken),
+        mock.patch("pickle.dumps", broken),
+        mock.patch.object(pysyncobj.pickle, "loads", broken),
+        mock.patch.object(pysyncobj.pickle, "dumps", broken),
+    ):
+        Sim(3).run()
 
 
 def test_a_stale_read_is_not_linearizable() -> None:

@@ -89,7 +89,8 @@ async def test_a_connection_is_kept_between_requests() -> None:
 
 
 async def test_a_chunked_body_is_decoded() -> None:
-    data = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
+    head = b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    data = head + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     assert replies(await exchange_bytes(Server(echo), data), [b"POST"]) == [(200, b"POST /c abcde")]
 
 
@@ -306,7 +307,7 @@ async def test_drain_lets_a_request_finish_and_closes_idle_connections(
         proceed.set()
         reply = await busy.reply()
     assert reply.body == b"done"
-    assert reply.headers.get("connection", "close") == "close"
+    assert reply.headers["connection"] == "close"
     assert trio.current_time() < Limits().drain_seconds
 
 

@@ -28,6 +28,14 @@ def test_leftovers_of_a_crash_are_removed(tmp_path: Path) -> None:
     assert FileDisk(tmp_path).names() == []
 
 
+def test_what_a_killed_process_wrote_is_synced_before_it_is_read(tmp_path: Path) -> None:
+    """It may be in the page cache only: relied on, and then lost with the power."""
+    (tmp_path / "wal").write_bytes(b"written, never synced")
+    with mock.patch.object(os, "fsync") as fsync:
+        FileDisk(tmp_path)
+    assert fsync.call_count == 2  # the file and its directory
+
+
 def test_files_are_for_the_owner_only(tmp_path: Path) -> None:
     """Nobody else may even read the ciphertext."""
     disk = FileDisk(tmp_path / "state")

@@ -10,15 +10,18 @@ import pytest
 import trio
 import trio.testing
 from swarmlet.consensus.driver import SyncObjConsensus
+from swarmlet.consensus.messages import FrameReader, Ping, Pong, encode_frame
+from swarmlet.consensus.peers import SILENCE
 from swarmlet.consensus.port import Consensus, NotLeader, OutcomeUnknown, ProposalId
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.errors import DiskFailed, FailedPrecondition, InvalidInput, SwarmletError
+from trio.testing import MockClock
 
 from tests.unit.consensus.cluster import Cluster, running
 
 
 @pytest.fixture
-async def three(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> AsyncIterator[Cluster]:
+async def three(tmp_path: Path) -> AsyncIterator[Cluster]:
     async with running(tmp_path, "a", "b", "c") as cluster:
         yield cluster
 
@@ -28,13 +31,15 @@ async def follower(cluster: Cluster) -> tuple[str, SyncObjConsensus]:
     return next((n, m) for n, m in cluster.members.items() if m is not leader)
 
 
-async def test_it_is_a_consensus(three: Cluster) -> None:
+async def test_it_is_a_consensus(three: Cluster, autojump_clock: MockClock) -> None:
     """The driver has the port's shape."""
     member: Consensus = await three.leader()
     assert member.leadership.is_leader
 
 
-async def test_a_proposal_is_applied_by_everybody(three: Cluster) -> None:
+async def test_a_proposal_is_applied_by_everybody(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
     """The answer is the state machine's, the index that of the entry."""
     leader = await three.leader()
     applied = await leader.propose(b"one")
@@ -44,7 +49,7 @@ async def test_a_proposal_is_applied_by_everybody(three: Cluster) -> None:
     assert [journal.items for journal in three.journals.values()] == [[b"one"]] * 3
 
 
-async def test_many_proposals_share_syncs(three: Cluster) -> None:
+async def test_many_proposals_share_syncs(three: Cluster, autojump_clock: MockClock) -> None:
     """Everything proposed during one sync is in the next."""
     leader = await three.leader()
     before = leader.statistics().syncs
@@ -55,7 +60,7 @@ async def test_many_proposals_share_syncs(three: Cluster) -> None:
     assert len(three.journals["a"].items) == 500 or leader is not three.members["a"]
 
 
-async def test_a_follower_names_the_leader(three: Cluster) -> None:
+async def test_a_follower_names_the_leader(three: Cluster, autojump_clock: MockClock) -> None:
     """And the proposal will never be applied."""
     _, member = await follower(three)
     with pytest.raises(NotLeader) as caught:
@@ -63,7 +68,7 @@ async def test_a_follower_names_the_leader(three: Cluster) -> None:
     assert three.members[caught.value.leader or ""].leadership.is_leader
 
 
-async def test_the_same_identity_is_applied_once(three: Cluster) -> None:
+async def test_the_same_identity_is_applied_once(three: Cluster, autojump_clock: MockClock) -> None:
     """Repeated on the same or another leader, it gets its first answer."""
     ident = ProposalId("client", 1, 1)
     leader = await three.leader()
@@ -76,7 +81,7 @@ async def test_the_same_identity_is_applied_once(three: Cluster) -> None:
     assert three.journals[name].items == [b"once"]
 
 
-async def test_a_poisonous_command_is_answered(three: Cluster) -> None:
+async def test_a_poisonous_command_is_answered(three: Cluster, autojump_clock: MockClock) -> None:
     """An exception in apply fails its proposal only."""
     leader = await three.leader()
     with pytest.raises(SwarmletError, match="ValueError"):
@@ -84,14 +89,14 @@ async def test_a_poisonous_command_is_answered(three: Cluster) -> None:
     assert (await leader.propose(b"next")).value == b"1"
 
 
-async def test_a_large_command_is_refused(three: Cluster) -> None:
+async def test_a_large_command_is_refused(three: Cluster, autojump_clock: MockClock) -> None:
     """Before it reaches the log."""
     leader = await three.leader()
     with pytest.raises(InvalidInput):
         await leader.propose(bytes((1 << 20) + 1))
 
 
-async def test_a_lost_leader_is_replaced(three: Cluster) -> None:
+async def test_a_lost_leader_is_replaced(three: Cluster, autojump_clock: MockClock) -> None:
     """Another one commits; the old one's callers learn that they do not know."""
     old = await three.leader()
     await old.propose(b"before")
@@ -106,7 +111,9 @@ async def test_a_lost_leader_is_replaced(three: Cluster) -> None:
     await new.propose(b"after")
 
 
-async def test_a_read_waits_for_what_was_committed(three: Cluster) -> None:
+async def test_a_read_waits_for_what_was_committed(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
     """A replica that applied the read index has seen every earlier write."""
     leader = await three.leader()
     await leader.propose(b"seen")
@@ -115,7 +122,7 @@ async def test_a_read_waits_for_what_was_committed(three: Cluster) -> None:
     assert three.journals[name].items == [b"seen"]
 
 
-async def test_a_learner_becomes_a_voter(three: Cluster) -> None:
+async def test_a_learner_becomes_a_voter(three: Cluster, autojump_clock: MockClock) -> None:
     """It catches up first, over the stream the leader dialled."""
     leader = await three.leader()
     for number in range(30):
@@ -128,7 +135,7 @@ async def test_a_learner_becomes_a_voter(three: Cluster) -> None:
 
 
 async def test_a_joiner_gets_a_snapshot_of_what_is_gone(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+    tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     """A log that was compacted is replaced by the state it led to."""
     settings = RaftSettings(snapshot_entries=20, retain_entries=1)
@@ -144,7 +151,7 @@ async def test_a_joiner_gets_a_snapshot_of_what_is_gone(
         assert joiner.statistics().snapshot_index > 1
 
 
-async def test_a_removed_member_is_told(three: Cluster) -> None:
+async def test_a_removed_member_is_told(three: Cluster, autojump_clock: MockClock) -> None:
     """It stops instead of campaigning for ever."""
     leader = await three.leader()
     name, member = await follower(three)
@@ -156,7 +163,9 @@ async def test_a_removed_member_is_told(three: Cluster) -> None:
     assert leader.leadership.term == term
 
 
-async def test_a_leader_that_removes_itself_hands_over(three: Cluster) -> None:
+async def test_a_leader_that_removes_itself_hands_over(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
     """The caller is sent to the successor, who does it."""
     leader = await three.leader()
     name = next(n for n, m in three.members.items() if m is leader)
@@ -169,9 +178,7 @@ async def test_a_leader_that_removes_itself_hands_over(three: Cluster) -> None:
         await leader.removed.wait()
 
 
-async def test_the_last_member_stays(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_the_last_member_stays(tmp_path: Path, autojump_clock: MockClock) -> None:
     """A cluster without members could never change again."""
     async with running(tmp_path, "a") as cluster:
         leader = await cluster.leader()
@@ -179,9 +186,7 @@ async def test_the_last_member_stays(
             await leader.remove_member("a")
 
 
-async def test_a_lone_member_leads_at_once(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_a_lone_member_leads_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """There is nobody to wait for, neither at first nor after a restart."""
     async with running(tmp_path, "a") as cluster:
         await (await cluster.leader()).propose(b"kept")
@@ -194,7 +199,9 @@ async def test_a_lone_member_leads_at_once(
         assert cluster.journals["a"].items == [b"kept"]
 
 
-async def test_a_restarted_cluster_has_everything(three: Cluster) -> None:
+async def test_a_restarted_cluster_has_everything(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
     """All members lose power at once."""
     leader = await three.leader()
     for number in range(10):
@@ -209,7 +216,9 @@ async def test_a_restarted_cluster_has_everything(three: Cluster) -> None:
     assert len(three.journals[name].items) == 11
 
 
-async def test_hostile_bytes_close_the_stream_only(three: Cluster) -> None:
+async def test_hostile_bytes_close_the_stream_only(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
     """A peer that talks nonsense is hung up on; the member goes on."""
     leader = await three.leader()
     near, far = trio.testing.memory_stream_pair()
@@ -221,9 +230,33 @@ async def test_hostile_bytes_close_the_stream_only(three: Cluster) -> None:
     assert (await leader.propose(b"fine")).value == b"1"
 
 
-async def test_a_failed_disk_stops_the_member(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock
+async def test_a_newer_stream_of_a_peer_replaces_the_older(
+    three: Cluster, autojump_clock: MockClock
 ) -> None:
+    """Bytes of a connection that its peer has given up are not waited for."""
+    leader = await three.leader()
+    older, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    await trio.testing.wait_all_tasks_blocked()
+    newer, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    with trio.fail_after(1):
+        assert await older.receive_some() == b""
+    await newer.send_all(encode_frame(Ping()))
+    (answer,) = FrameReader().feed(bytes(await newer.receive_some()))
+    assert answer == Pong()
+
+
+async def test_a_silent_stream_is_given_up(three: Cluster, autojump_clock: MockClock) -> None:
+    """TCP alone would keep it for many minutes."""
+    leader = await three.leader()
+    near, far = trio.testing.memory_stream_pair()
+    three.nursery.start_soon(leader.serve_peer, "stranger", far)
+    with trio.fail_after(SILENCE + 1):
+        assert await near.receive_some() == b""
+
+
+async def test_a_failed_disk_stops_the_member(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Nothing is acknowledged, and the caller learns why."""
     told: list[SwarmletError] = []
 
@@ -243,7 +276,7 @@ async def test_a_failed_disk_stops_the_member(
     assert not leader.leadership.is_leader
 
 
-async def test_leadership_can_be_watched(three: Cluster) -> None:
+async def test_leadership_can_be_watched(three: Cluster, autojump_clock: MockClock) -> None:
     """The present one first, then each change."""
     leader = await three.leader()
     name, member = await follower(three)
@@ -253,7 +286,7 @@ async def test_leadership_can_be_watched(three: Cluster) -> None:
     async for view in views:
         if view.is_leader:
             break
-    await views.aclose()  # type: ignore[attr-defined]  # the port says iterator; it is a generator
+    await views.aclose()
 
 
 def test_settings_are_checked() -> None:

@@ -133,7 +133,9 @@ def test_without_history_a_finished_task_is_still_not_started_again() -> None:
     world.service(a_service(replicas=1, restart=RestartPolicy(condition="none")))
     world.run()
     world.report(world.wanted()[0].id, TaskState.COMPLETE)
-    world.run()
+    for _ in range(3):
+        world.run()
+        world.pass_time(10)
     assert (world.wanted(), history(world)) == ([], 1)
 
 
@@ -195,6 +197,17 @@ def test_a_node_makes_dirty_what_depends_on_it(world: World) -> None:
     assert len(dirty.slots(world.store, change)) == 1
     assert dirty.schedule(change, waiting=True)
     assert not dirty.schedule(change, waiting=False)
+
+
+def test_a_placement_makes_its_node_dirty_a_report_does_not(world: World) -> None:
+    """The node may have been drained between the decision and its commit."""
+    world.service(a_service("more", replicas=1))
+    world.store.take_change()
+    world.settle()
+    (placed,) = world.wanted("more")
+    assert dirty.nodes(world.store.take_change()) == {placed.node_id}
+    world.obey()
+    assert dirty.nodes(world.store.take_change()) == set()
 
 
 def test_a_service_makes_its_slots_dirty(world: World) -> None:

@@ -119,6 +119,13 @@ def test_a_node_that_a_peer_hears_has_twice_the_time(bench: Bench) -> None:
     assert bench.when(DOWN) == pytest.approx(106.6)
 
 
+def test_an_answer_that_comes_too_late_raises_nobody(bench: Bench) -> None:
+    bench.advance(4)
+    bench.detector.probed("n", heard=True)
+    bench.advance(10)
+    assert [state for _, _, state in bench.history] == [SUSPECT, DOWN]
+
+
 def test_a_late_answer_about_a_node_that_speaks_is_forgotten(bench: Bench) -> None:
     bench.advance(2)
     bench.beat()
@@ -171,6 +178,14 @@ def test_after_a_freeze_the_dead_are_still_found(bench: Bench) -> None:
     bench.tick()
     bench.advance(3.4)
     assert bench.states["n"] is DOWN
+
+
+def test_a_freeze_does_not_raise_the_dead(bench: Bench) -> None:
+    bench.advance(10)
+    bench.now += 60
+    bench.tick()
+    bench.advance(10)
+    assert [state for _, _, state in bench.history] == [SUSPECT, DOWN]
 
 
 def test_a_removed_node_is_forgotten(bench: Bench) -> None:

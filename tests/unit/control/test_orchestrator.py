@@ -107,6 +107,21 @@ def test_a_drained_task_ends_before_its_successor_runs(world: World) -> None:
     assert world.task(moving.id).status.state is TaskState.RUNNING
 
 
+def test_a_task_that_must_move_keeps_its_slot(world: World) -> None:
+    """Slot 1 was given up while it did not run; the gap is not filled by the task of slot 3."""
+    world.service(a_service(replicas=3))
+    world.run()
+    world.report(world.wanted()[0].id, TaskState.FAILED)
+    world.settle()
+    world.service(a_service(replicas=2))
+    world.run()
+    assert slots(world) == [2, 3]
+    moving = world.wanted()[1].node_id
+    world.nodes(a_node(moving, availability=Availability.DRAIN))
+    world.run()
+    assert slots(world) == [2, 3]
+
+
 def test_a_suspect_node_keeps_its_tasks(world: World) -> None:
     world.service(a_service(replicas=3))
     world.run()

@@ -5,6 +5,7 @@ from msgspec.structs import replace
 from swarmlet.clock import SECOND
 from swarmlet.control import scheduler
 from swarmlet.control.filters import Reason, explain
+from swarmlet.control.nodeset import NodeSet
 from swarmlet.model.objects import Node, NodeState, Plugin, Task, TaskState
 from swarmlet.model.specs import (
     Availability,
@@ -21,7 +22,7 @@ from swarmlet.model.specs import (
     RestartPolicy,
     SpreadOver,
 )
-from swarmlet.state.commands import ChangeTasks
+from swarmlet.state.commands import ChangeTasks, DeleteNode
 
 from tests.fakes.world import World, a_node, a_service
 
@@ -262,6 +263,36 @@ def test_only_the_named_tasks_are_placed() -> None:
     (command,) = decision.commands
     assert isinstance(command, ChangeTasks)
     assert [change.id for change in command.changes] == [task.id]
+
+
+def test_deciding_does_not_take_what_is_not_committed() -> None:
+    """The node set follows the store; a proposal that fails must leave no trace in it."""
+    world = world_with(a_node("n0", cpus=2))
+    world.service(a_service(replicas=2, cpus=1, ports=()))
+    world.do(*world.orchestrate().commands)
+    nodes = NodeSet.of(world.store)
+    first = scheduler.decide(world.store, world.now, nodes=nodes)
+    assert first.commands
+    assert nodes.loads == NodeSet.of(world.store).loads
+    assert scheduler.decide(world.store, world.now, nodes=nodes) == first
+
+
+def test_a_node_set_follows_nodes_that_come_and_go() -> None:
+    world = world_with(a_node("n0"), a_node("n1"))
+    world.service(a_service(replicas=4, cpus=1, ports=(HOST_PORT,)))
+    world.run()
+    nodes = NodeSet()
+    nodes.update(world.store, world.store.take_change())
+    for task in world.running():
+        world.report(task.id, TaskState.FAILED)
+    nodes.update(world.store, world.store.take_change())
+    assert nodes.loads == NodeSet.of(world.store).loads
+    node = world.store.node("n0")
+    assert node is not None
+    world.ok(DeleteNode(id="n0", expect=node.version))
+    world.settle()
+    nodes.update(world.store, world.store.take_change())
+    assert nodes.loads == NodeSet.of(world.store).loads
 
 
 def test_a_held_task_is_placed_before_its_time() -> None:

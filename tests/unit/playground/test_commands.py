@@ -35,6 +35,7 @@ def test_the_daemon_gets_the_options_every_daemon_knows() -> None:
         "--engine-socket=/run/swarmlet-playground/lab/m1/docker.sock",
         "--advertise-addr=10.99.0.1",
         "--log-format=console",
+        "--config=/var/lib/swarmlet-playground/lab/m1/swarmletd.toml",
     ]
 
 

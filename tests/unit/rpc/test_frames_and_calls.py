@@ -1,5 +1,7 @@
 """Frames, channels and calls between nodes."""
 
+from contextlib import suppress
+
 import pytest
 import trio
 from hypothesis import given
@@ -149,7 +151,5 @@ async def _serve(stream: trio.abc.Stream, handle: object) -> None:
 
 
 async def _run(caller: Caller) -> None:
-    try:
+    with suppress(ConnectionLost):
         await caller.run()
-    except ConnectionLost:
-        pass

@@ -1,0 +1,131 @@
+"""Garbage never crashes the API: every answer to it is a refusal."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import h11
+import msgspec
+import trio
+import trio.testing
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from swarmlet.api import bodies, filters, shapes
+from swarmlet.api.server import Api
+from swarmlet.clock import Instant
+from swarmlet.errors import InvalidInput
+from swarmlet.model.objects import Service
+from swarmlet.model.specs import ClusterSpec, ServiceSpec
+from swarmlet.model.validate import cluster_problems, service_problems
+from swarmlet.state.commands import PutService, decode, encode
+
+from tests.fakes.backend import FakeBackend
+
+KEYS = st.sampled_from(
+    [
+        "Name", "labels", "TaskTemplate", "ContainerSpec", "Image", "Env", "Mounts", "Target",
+        "Type", "Mode", "Replicated", "Replicas", "EndpointSpec", "Ports", "TargetPort",
+        "Resources",
+        "Limits", "NanoCPUs", "Healthcheck", "Test", "Placement", "Constraints", "UpdateConfig",
+        "MaxFailureRatio", "Raft", "CAConfig", "NodeCertExpiry", "ForceUpdate", "Sysctls", "Init",
+    ]
+)  # fmt: skip
+
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.just("bind")
+)
+
+JSON = st.recursive(
+    LEAVES,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(KEYS, st.text(max_size=5)), inner, max_size=6),
+    ),
+    max_leaves=30,
+)
+
+
+@given(JSON)
+def test_any_json_is_a_sound_service_or_a_refusal(value: object) -> None:
+    """What is accepted survives the log and can be shown."""
+    try:
+        spec = bodies.decode(msgspec.json.encode(value), ServiceSpec)
+    except InvalidInput:
+        return
+    if not service_problems(spec):
+        service = Service(id="x", spec=shapes.accepted(spec))
+        decode(encode((PutService(service=service, expect=0),), Instant(1)))
+        msgspec.json.encode(shapes.service(service, with_defaults=True))
+
+
+@given(JSON)
+def test_any_json_is_a_sound_cluster_or_a_refusal(value: object) -> None:
+    with suppress(InvalidInput):
+        spec = bodies.decode(msgspec.json.encode(value), ClusterSpec)
+        if not cluster_problems(spec):
+            msgspec.json.encode(shapes.cluster_spec(spec))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_json_or_a_refusal(data: bytes) -> None:
+    with suppress(InvalidInput):
+        bodies.decode(data, ServiceSpec)
+
+
+@given(st.one_of(st.text(max_size=100), JSON.map(lambda v: msgspec.json.encode(v).decode())))
+def test_any_filter_is_understood_or_refused(text: str) -> None:
+    view = FakeBackend().view()
+    for known, matching in (
+        (filters.NODE_FILTERS, filters.nodes),
+        (filters.SERVICE_FILTERS, filters.services),
+        (filters.TASK_FILTERS, filters.tasks),
+    ):
+        with suppress(InvalidInput):
+            matching(view, filters.parse(text, known))
+
+
+TOKEN = st.text("abcdefgXYZ-_.:%/?&={}\"'0123456789é \x00", max_size=30)
+
+HEADS = st.builds(
+    lambda method, path, query: f"{method} /{path}?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode(),
+    st.sampled_from(["GET", "POST", "DELETE", "HEAD", "PUT"]),
+    st.one_of(
+        TOKEN,
+        st.sampled_from(["v1.44/nodes", "services", "tasks/%ff", "v1.41/nodes/%2e%2e/update"]),
+    ),
+    st.one_of(TOKEN, TOKEN.map(lambda t: f"filters={t}"), TOKEN.map(lambda t: f"version={t}")),
+)
+
+
+@given(st.lists(st.one_of(HEADS, st.binary(max_size=60)), min_size=1, max_size=4))
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_bytes_on_a_connection_are_answered_or_refused(pieces: list[bytes]) -> None:
+    """No handler breaks, and every status is one for clients' faults or an engine that is away."""
+
+    async def main() -> bytes:
+        api = Api(FakeBackend(), Path("/nonexistent/engine.sock"))
+        near, far = trio.testing.memory_stream_pair()
+        received = bytearray()
+
+        async def send() -> None:
+            with suppress(trio.BrokenResourceError):
+                for piece in pieces:
+                    await near.send_all(piece)
+                await near.send_eof()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(api.http.serve_stream, far)
+            nursery.start_soon(send)
+            while data := await near.receive_some(65_536):
+                received += data
+        assert api.http.statistics().broken_handlers == 0
+        assert api.http.statistics().connections == 0
+        return bytes(received)
+
+    received = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+    if received:
+        client = h11.Connection(h11.CLIENT)
+        client.send(h11.Request(method="POST", target="/", headers=[("Host", "x")]))
+        client.receive_data(received)
+        first = client.next_event()
+        assert isinstance(first, h11.Response)
+        assert first.status_code in {200, 400, 404, 408, 431, 500, 501, 503}

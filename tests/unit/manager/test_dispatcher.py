@@ -1,0 +1,205 @@
+"""The leader's end of agent sessions."""
+
+import pytest
+import trio
+from swarmlet.model.objects import NodeState, TaskState, TaskStatus
+from swarmlet.rpc.channel import ConnectionLost
+from swarmlet.rpc.messages import (
+    Acknowledged,
+    Assignments,
+    Beat,
+    Goodbye,
+    GoodbyeReason,
+    Pulse,
+    Refused,
+    Report,
+    Settings,
+)
+from swarmlet.state.commands import (
+    ChangeTasks,
+    DeleteNode,
+    DeleteTasks,
+    PutNode,
+    TaskChange,
+)
+
+from tests.unit.manager.rig import NOW, Rig
+
+
+async def test_agent_gets_everything_of_its_node_and_nothing_else(autojump_clock: object) -> None:
+    """The first assignment set is full, and holds only tasks of that node."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    await rig.task("t1", "w1", slot=1)
+    await rig.task("t2", "m1", slot=2)
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        full = await agent.welcomed()
+        assert [task.task_id for task in full.tasks] == ["t1"]
+
+
+async def test_changes_follow_as_differences(autojump_clock: object) -> None:
+    """A new task, a changed desired state and a deleted task each arrive once."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        await rig.task("t1", "w1")
+        first = await agent.hear()
+        assert isinstance(first, Assignments)
+        assert [(t.task_id, t.desired) for t in first.tasks] == [("t1", TaskState.RUNNING)]
+        stop = TaskChange(id="t1", desired=TaskState.SHUTDOWN)
+        await rig.proposer.propose(ChangeTasks(changes=(stop,)))
+        second = await agent.hear()
+        assert isinstance(second, Assignments)
+        assert [t.desired for t in second.tasks] == [TaskState.SHUTDOWN]
+        await rig.proposer.propose(DeleteTasks(ids=("t1",)))
+        third = await agent.hear()
+        assert isinstance(third, Assignments)
+        assert third.gone == ("t1",)
+
+
+async def test_report_is_acknowledged_only_when_it_is_committed(autojump_clock: object) -> None:
+    """At the acknowledgement, the store already has the status."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    await rig.task("t1", "w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        running = TaskStatus(state=TaskState.RUNNING, at=NOW)
+        await agent.say(Report(seq=4, statuses=(("t1", running),)))
+        assert await agent.hear() == Acknowledged(seq=4)
+        task = rig.replica.view.task("t1")
+        assert task is not None
+        assert task.status.state is TaskState.RUNNING
+
+
+async def test_agent_cannot_report_the_task_of_another_node(autojump_clock: object) -> None:
+    """A worker that lies about others changes nothing."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    await rig.task("t1", "m1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        failed = TaskStatus(state=TaskState.FAILED, at=NOW)
+        await agent.say(Report(seq=1, statuses=(("t1", failed),)))
+        assert await agent.hear() == Acknowledged(seq=1)
+        task = rig.replica.view.task("t1")
+        assert task is not None
+        assert task.status.state is TaskState.ASSIGNED
+
+
+async def test_hello_makes_a_node_ready_at_the_address_it_calls_from(
+    autojump_clock: object,
+) -> None:
+    """State, address and description of a node come from its session."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        await (await rig.agent(nursery)).welcomed()
+        node = rig.replica.view.node("w1")
+        assert node is not None
+        assert (node.status.state, node.status.addr, node.hostname) == (
+            NodeState.READY,
+            "10.0.0.9",
+            "w1",
+        )
+
+
+async def test_beats_are_heard_and_answered(autojump_clock: object) -> None:
+    """Each side learns from a beat that the other lives."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        before = len(rig.heard)
+        await agent.say(Beat())
+        assert await agent.hear() == Pulse()
+        assert len(rig.heard) == before + 1
+
+
+async def test_unknown_node_is_refused(autojump_clock: object) -> None:
+    """A node that was removed is told so, not ignored."""
+    rig = Rig()
+    await rig.found()
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery, "gone")
+        answer = await agent.hear()
+        assert isinstance(answer, Refused)
+        assert answer.code == "node-removed"
+
+
+async def test_session_of_a_removed_node_ends(autojump_clock: object) -> None:
+    """Removing a node ends its session at once."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        node = rig.replica.view.node("w1")
+        assert node is not None
+        await rig.proposer.propose(DeleteNode(id="w1", expect=node.version))
+        with pytest.raises(ConnectionLost):
+            await agent.hear()
+
+
+async def test_newer_session_of_a_node_replaces_the_older(autojump_clock: object) -> None:
+    """A connection that is dead without knowing it does not keep its node out."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        old = await rig.agent(nursery)
+        await old.welcomed()
+        new = await rig.agent(nursery)
+        await new.welcomed()
+        with pytest.raises(ConnectionLost):
+            await old.hear()
+        await new.say(Beat())
+        assert await new.hear() == Pulse()
+
+
+@pytest.mark.parametrize("reason", GoodbyeReason)
+async def test_goodbye_tells_why_a_session_ends(
+    reason: GoodbyeReason, autojump_clock: object
+) -> None:
+    """The failure detector learns whether the host, or only the daemon, went away."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        await agent.say(Goodbye(reason=reason))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.ended == [("w1", reason)]
+
+
+async def test_new_manager_is_made_known_to_agents(autojump_clock: object) -> None:
+    """Agents always know where all managers are."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        manager = rig.replica.view.node("m1")
+        assert manager is not None
+        changed = type(manager)(
+            id="m2", spec=manager.spec, role=manager.role, manager_addr="10.0.0.2:2377"
+        )
+        await rig.proposer.propose(PutNode(node=changed, expect=0))
+        news = await agent.hear()
+        assert isinstance(news, Settings)
+        assert [peer.addr for peer in news.managers] == ["10.0.0.1:2377", "10.0.0.2:2377"]

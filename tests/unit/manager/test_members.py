@@ -1,0 +1,147 @@
+"""Joining, renewal and roles, as managers answer for them."""
+
+import pytest
+from swarmlet.errors import FailedPrecondition, InvalidInput, NotAllowed
+from swarmlet.manager.members import complete_addr
+from swarmlet.model.objects import NodeState
+from swarmlet.model.specs import Availability, Role
+from swarmlet.rpc.calls import AskCa, AskJoin, AskReadIndex, AskRenew, CaIs, Joined, Renewed
+from swarmlet.rpc.listener import RemoteNode
+from swarmlet.security import ca, tokens
+
+from tests.unit.manager.rig import Rig
+
+STRANGER = RemoteNode("", None, "", "10.0.0.9")
+
+
+def _ask(token: str) -> AskJoin:
+    return AskJoin(
+        token=token,
+        csr=ca.signing_request(ca.new_key()),
+        addr="10.0.0.9:2377",
+        availability=Availability.ACTIVE,
+    )
+
+
+async def test_stranger_learns_the_ca_and_nothing_else() -> None:
+    """Without a certificate one may ask for the CA or to join; all else is refused."""
+    rig = Rig()
+    root = await rig.found()
+    assert await rig.members.answer_stranger(AskCa(), STRANGER) == CaIs(cert=root.cert)
+    with pytest.raises(NotAllowed):
+        await rig.members.answer_stranger(AskReadIndex(), STRANGER)
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_token_makes_a_node_of_its_role(role: Role) -> None:
+    """Whoever joins is in the store, with a certificate for the token's role."""
+    rig = Rig()
+    await rig.found()
+    cluster = rig.replica.view.cluster
+    assert cluster is not None
+    token = cluster.tokens.manager if role is Role.MANAGER else cluster.tokens.worker
+    joined = await rig.members.answer_stranger(_ask(token), STRANGER)
+    assert isinstance(joined, Joined)
+    subject = ca.subject_of_pem(joined.cert)
+    assert (subject.node_id, subject.role, subject.cluster_id) == (joined.node_id, role, "c1")
+    node = rig.replica.view.node(joined.node_id)
+    assert node is not None
+    assert (node.role, node.spec.role) == (role, role)
+
+
+async def test_wrong_token_leaves_no_trace() -> None:
+    """A refused join adds no node."""
+    rig = Rig()
+    await rig.found()
+    cluster = rig.replica.view.cluster
+    assert cluster is not None
+    pinned = tokens.parse(cluster.tokens.worker).digest
+    with pytest.raises(tokens.TokenWrong):
+        await rig.members.answer_stranger(_ask(f"SWMTKN-1-{pinned}-{'0' * 25}"), STRANGER)
+    assert [node.id for node in rig.replica.view.nodes()] == ["m1"]
+
+
+async def test_worker_cannot_call_what_is_the_managers() -> None:
+    """Role is checked on every call, by certificate and by store."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    for certified in Role:
+        who = RemoteNode("w1", certified, "c1", "10.0.0.9")
+        with pytest.raises(NotAllowed):
+            await rig.members.answer_node(AskReadIndex(), who)
+
+
+async def test_removed_node_gets_no_new_certificate() -> None:
+    """A certificate that is still valid does not renew itself once its node is gone."""
+    rig = Rig()
+    await rig.found()
+    request = AskRenew(csr=ca.signing_request(ca.new_key()))
+    with pytest.raises(NotAllowed, match="removed"):
+        await rig.members.answer_node(request, RemoteNode("gone", Role.WORKER, "c1", "h"))
+
+
+async def test_promoted_worker_is_certified_as_manager_at_renewal() -> None:
+    """Promotion takes effect when the node fetches its certificate."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    node = rig.replica.view.node("w1")
+    assert node is not None
+    await rig.members.set_role("w1", node.version, Role.MANAGER)
+    request = AskRenew(csr=ca.signing_request(ca.new_key()))
+    renewed = await rig.members.answer_node(request, RemoteNode("w1", Role.WORKER, "c1", "h"))
+    assert isinstance(renewed, Renewed)
+    assert ca.subject_of_pem(renewed.cert).role is Role.MANAGER
+    promoted = rig.replica.view.node("w1")
+    assert promoted is not None
+    assert promoted.role is Role.MANAGER
+
+
+async def test_last_manager_cannot_be_demoted() -> None:
+    """Docker's words, which clients match."""
+    rig = Rig()
+    await rig.found()
+    node = rig.replica.view.node("m1")
+    assert node is not None
+    with pytest.raises(FailedPrecondition, match="attempting to demote the last manager"):
+        await rig.members.set_role("m1", node.version, Role.WORKER)
+
+
+async def test_manager_and_ready_node_cannot_be_removed() -> None:
+    """Docker's words again, for both refusals; force overrides the second only."""
+    rig = Rig()
+    await rig.found()
+    with pytest.raises(FailedPrecondition, match="is a member of the raft"):
+        await rig.members.remove_node("m1", force=True)
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        await (await rig.agent(nursery)).welcomed()
+    ready = rig.replica.view.node("w1")
+    assert ready is not None
+    assert ready.status.state is NodeState.READY
+    with pytest.raises(FailedPrecondition, match="is not down and can't be removed"):
+        await rig.members.remove_node("w1", force=False)
+    await rig.members.remove_node("w1", force=True)
+    assert rig.replica.view.node("w1") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("10.0.0.2:2377", "10.0.0.2:2377"),
+        ("0.0.0.0:7000", "10.0.0.9:7000"),
+        (":2377", "10.0.0.9:2377"),
+        ("host.example:99", "host.example:99"),
+    ],
+)
+def test_address_is_completed_by_where_the_caller_is(given: str, expected: str) -> None:
+    """An unspecified address is replaced by the caller's own."""
+    assert complete_addr(given, "10.0.0.9") == expected
+
+
+@pytest.mark.parametrize("given", ["", "host", "host:0", "host:99999", "host:port"])
+def test_address_without_a_usable_port_is_refused(given: str) -> None:
+    """A member that nobody can reach is not added."""
+    with pytest.raises(InvalidInput):
+        complete_addr(given, "10.0.0.9")
