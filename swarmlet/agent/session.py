@@ -43,6 +43,9 @@ SILENCE: Final = 2.2
 #: Seconds between two rounds of tries, jittered: a whole cluster must not knock at once.
 RETRY: Final = 0.25
 
+#: Seconds that a goodbye waits for a leader to say it to.
+GOODBYE_WAIT: Final = 1.5
+
 #: Statuses in one report; a node that returns with thousands sends several.
 MAX_REPORT: Final = 500
 
@@ -136,13 +139,22 @@ class AgentSession:
         self._channel: Channel[FromManager] | None = None
         self._hint: str | None = None
         self._period = HEARTBEAT
+        self._connected = trio.Event()
+        self._over = False
 
     def report(self, task_id: str, status: TaskStatus) -> None:
         """Report a task's status, now or as soon as there is a session."""
         self._reporter.put(task_id, status)
 
     async def goodbye(self, reason: GoodbyeReason) -> None:
-        """Tell the leader why the session ends; silent when there is none."""
+        """Tell the leader why the session ends, for good; silent when no leader is found.
+
+        A leader that has just handed over has no session yet with the next one. After a goodbye no
+        session follows: it would take it back.
+        """
+        with trio.move_on_after(GOODBYE_WAIT):
+            await self._connected.wait()
+        self._over = True
         if self._channel is not None:
             try:
                 await self._channel.send(Goodbye(reason=reason))
@@ -150,8 +162,8 @@ class AgentSession:
                 log.info("goodbye-not-sent")
 
     async def run(self) -> None:
-        """Hold sessions until cancelled. Raises NodeRemoved."""
-        while True:
+        """Hold sessions until cancelled or goodbye was said. Raises NodeRemoved."""
+        while not self._over:
             for addr in self._candidates():
                 refused = ""
                 try:
@@ -162,7 +174,7 @@ class AgentSession:
                     refused = str(group.exceptions[0])
                 if refused:
                     raise NodeRemoved(refused)
-                if self._hint is not None:
+                if self._hint is not None or self._over:
                     break
             # A hint is the leader's address, fresh from a follower: go there without a pause.
             await trio.sleep(0 if self._hint else RETRY * (0.5 + self._rng.random()))
@@ -184,9 +196,11 @@ class AgentSession:
                 return
             log.info("session-started", manager=addr)
             self._channel = channel
+            self._connected.set()
             await self._converse(channel)
         finally:
             self._channel = None
+            self._connected = trio.Event()
             await channel.aclose()
 
     async def _introduce(self, channel: Channel[FromManager]) -> bool:

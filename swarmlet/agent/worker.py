@@ -165,9 +165,12 @@ class Worker:
         self._dirty.set()
 
     async def wait_idle(self) -> None:
-        """Wait until no task is left, dismissed ones included: their containers are removed."""
+        """Wait until no task is left, dismissed ones included: their containers are removed.
+
+        A worker that does not run has nothing to wait for: nobody would remove anything.
+        """
         # A node does this once in its life, when it leaves: no event is kept for it.
-        while self._units:  # noqa: ASYNC110
+        while self._units and self._nursery is not None:  # noqa: ASYNC110
             await trio.sleep(IDLE_CHECK)
 
     def statuses(self) -> dict[str, TaskStatus]:

@@ -131,6 +131,7 @@ class Members:
                 return Done()
             case RemoveMember():
                 await self._remove_member(request.member)
+                await self._retire(request.member)
                 return Done()
             case _:
                 raise NotAllowed("this request belongs to another protocol")
@@ -176,6 +177,18 @@ class Members:
             raise FailedPrecondition("attempting to remove the last manager of the swarm")
         if any(m.id == member for m in self._consensus.members()):
             await self._consensus.remove_member(member)
+
+    async def _retire(self, node_id: str) -> None:
+        """Record that a manager that left is none: nobody counts, calls or waits for it now."""
+        node = self._replica.view.node(node_id)
+        if node is None:
+            return
+        spec = replace(node.spec, role=Role.WORKER)
+        change = NodeChange(id=node_id, role=Role.WORKER, manager_addr="")
+        await self._proposer.propose(
+            PutNode(node=replace(node, spec=spec), expect=node.version),
+            ChangeNodes(changes=(change,)),
+        )
 
     # What operators ask (API).
 

@@ -11,7 +11,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.describe import describe
-from swarmlet.agent.session import AgentSession
+from swarmlet.agent.session import AgentSession, NodeRemoved
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
@@ -45,6 +45,9 @@ MEMBER_RETRY: Final = 0.25
 
 #: Seconds between two looks whether a manager that joins has caught up.
 SETTLE_CHECK: Final = 0.02
+
+#: Seconds for the containers of a node that was removed to stop.
+STOP_TIMEOUT: Final = 20.0
 
 #: Seconds for a leader that stops to hand over.
 HANDOVER_TIMEOUT: Final = 1.5
@@ -93,10 +96,22 @@ class Membership:
                 if founding:
                     await manager.proposer.propose(*founding)
             await nursery.start(self._worker.run)
-            nursery.start_soon(self._session.run)
+            nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
             nursery.start_soon(self._renew_in_time)
             task_status.started()
+
+    async def _hold_sessions(self) -> None:
+        """Serve the leader. Raises NodeRemoved once nothing of this node's tasks runs any more.
+
+        Others run them by now: to go on here would be two where one was asked for.
+        """
+        try:
+            await self._session.run()
+        except NodeRemoved:
+            with trio.move_on_after(STOP_TIMEOUT):
+                await self.stop_tasks()
+            raise
 
     async def say_goodbye(self, reason: GoodbyeReason) -> None:
         """Hand over leadership and tell the leader why this node goes."""
@@ -111,6 +126,12 @@ class Membership:
         await self.welcomed.wait()
         # Raft's configuration has no event to wait for, and this happens once in a node's life.
         while self.manager is not None and not self.manager.ready():  # noqa: ASYNC110
+            await trio.sleep(SETTLE_CHECK)
+
+    async def informed(self) -> None:
+        """Wait until this node, if it is a manager, knows its cluster's state."""
+        manager = self.manager
+        while manager is not None and manager.replica.view.cluster is None:  # noqa: ASYNC110 - as above
             await trio.sleep(SETTLE_CHECK)
 
     async def resign(self) -> None:

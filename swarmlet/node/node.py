@@ -31,6 +31,10 @@ log = structlog.get_logger()
 #: Seconds until a node that joined is welcomed, and a manager that joined votes.
 JOIN_TIMEOUT: Final = 20.0
 
+#: Seconds that a manager which boots takes to learn from the others what is committed, before it
+#: answers clients without.
+LEARN_TIMEOUT: Final = 2.0
+
 #: Seconds until a first manager leads itself.
 INIT_TIMEOUT: Final = 10.0
 
@@ -83,7 +87,9 @@ class Node:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if identity is not None:
-                await self._start(identity)
+                membership = await self._start(identity)
+                with trio.move_on_after(LEARN_TIMEOUT):
+                    await membership.informed()
             task_status.started()
             await trio.sleep_forever()
 

@@ -1,0 +1,100 @@
+"""The agent's session, with a manager at the other end of a stream in memory."""
+
+import random
+
+import trio
+import trio.testing
+from swarmlet.agent.session import AgentSession
+from swarmlet.model.defaults import HEARTBEAT
+from swarmlet.model.objects import NodeDescription, TaskStatus
+from swarmlet.model.specs import Platform, Resources, Role
+from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.messages import (
+    Assignments,
+    Beat,
+    FromAgent,
+    Goodbye,
+    GoodbyeReason,
+    Hello,
+    Peer,
+    Report,
+    Settings,
+    Welcome,
+)
+
+MANAGER = Peer("m", "manager:2377")
+
+
+class Side:
+    """A node whose calls to managers all arrive at one place."""
+
+    listen_port = 2377
+
+    def __init__(self) -> None:
+        self.send, self.calls = trio.open_memory_channel[Channel[FromAgent]](10)
+
+    async def dial(self, addr: str) -> trio.abc.Stream:
+        near, far = trio.testing.memory_stream_pair()
+        await self.send.send(Channel(far, FromAgent, peer=addr))
+        return near
+
+    async def probe(self, node_id: str, addr: str) -> bool:
+        return bool(node_id and addr)
+
+    async def describe(self) -> NodeDescription:
+        return NodeDescription(hostname="h", platform=Platform(), resources=Resources())
+
+    def statuses(self) -> dict[str, TaskStatus]:
+        return {}
+
+    def on_assignments(self, assignments: Assignments) -> None:
+        pass
+
+    def on_settings(self, settings: Settings) -> None:
+        pass
+
+
+async def said(channel: Channel[FromAgent]) -> FromAgent:
+    """The next message that is not routine."""
+    while True:
+        message = await channel.receive()
+        if not isinstance(message, Beat | Report):
+            return message
+
+
+async def test_after_goodbye_no_session_follows(autojump_clock: trio.testing.MockClock) -> None:
+    """A daemon that stops or leaves must not come back a moment later and take its word back."""
+    side = Side()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        manager = await side.calls.receive()
+        assert isinstance(await said(manager), Hello)
+        await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
+        await trio.testing.wait_all_tasks_blocked()
+
+        await session.goodbye(GoodbyeReason.RESTART)
+
+        assert await said(manager) == Goodbye(reason=GoodbyeReason.RESTART)
+        await manager.aclose()
+        with trio.move_on_after(60) as patience:
+            await side.calls.receive()
+        assert patience.cancelled_caught
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_waits_for_the_session_that_is_being_made(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A leader that has handed over says goodbye to the next one, once it knows it."""
+    side = Side()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        manager = await side.calls.receive()
+        nursery.start_soon(session.goodbye, GoodbyeReason.LEAVE)
+        await trio.testing.wait_all_tasks_blocked()
+        await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
+        assert isinstance(await said(manager), Hello)
+        assert await said(manager) == Goodbye(reason=GoodbyeReason.LEAVE)
+        nursery.cancel_scope.cancel()
