@@ -391,7 +391,7 @@ class Worker:
             unit.pulling = scope
             try:
                 async with lock, self._pulls:
-                    if not await self._has_image(image):  # noqa: ASYNC120
+                    if not await self._has_image(image):
                         await self._pull_image(image, unit.task)
                 unit.pulled = True
                 unit.learn(image_missing=False)
