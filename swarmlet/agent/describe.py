@@ -21,7 +21,7 @@ async def describe(engine: Engine) -> NodeDescription:
 
 def description(info: dict[str, Any], hostname: str) -> NodeDescription:
     """Read the answer to ``GET /info``."""
-    architecture = info.get("Architecture", "")
+    architecture = str(info.get("Architecture", ""))
     return NodeDescription(
         hostname=hostname,
         platform=Platform(

@@ -1,6 +1,6 @@
 """Which containers went down with their host or engine, and which ended by themselves? Pure.
 
-What Docker 20.10 shows (28.5 alike), found by trial:
+What Docker 20.10 shows, found by trial (the last by its consequence only):
 
 * host or engine tree killed: exit code 255, and ``FinishedAt`` is the moment at which the *next*
   engine found them dead, after its own start;

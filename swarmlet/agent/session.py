@@ -237,11 +237,13 @@ class AgentSession:
             nursery.start_soon(self._beat, channel)
             nursery.start_soon(self._send_reports, channel)
             while True:
-                with trio.move_on_after(_seconds(self._period) * SILENCE) as scope:
-                    message = await channel.receive()
-                if scope.cancelled_caught:
-                    raise ConnectionLost(f"{channel.peer} is silent")
-                self._take(message, channel, nursery)
+                self._take(await self._listen(channel), channel, nursery)
+
+    async def _listen(self, channel: Channel[FromManager]) -> FromManager:
+        """Wait for a message. Raises ConnectionLost after too long a silence."""
+        with trio.move_on_after(_seconds(self._period) * SILENCE):
+            return await channel.receive()
+        raise ConnectionLost(f"{channel.peer} is silent")
 
     def _take(
         self, message: FromManager, channel: Channel[FromManager], nursery: trio.Nursery

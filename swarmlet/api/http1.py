@@ -128,7 +128,8 @@ class Server:
             self._count.clients_gone += 1
         finally:
             self._open -= 1
-            await self._close(wire)
+            # Bounded within: linger_seconds, and cancellation cuts it short.
+            await self._close(wire)  # noqa: ASYNC102
 
     async def _refuse(self, wire: Wire) -> None:
         """Say that there are too many connections, at once: waiting would cost a descriptor."""

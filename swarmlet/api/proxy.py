@@ -94,25 +94,26 @@ class _Relay:
         with self._uploader:
             try:
                 await self._send_body()
-                if self._watched:
+                if not self._exchange.request.upgrade:  # else its end is that of its input
                     await self._exchange.wait_gone()
-                    self._error = ClientGone()
-                    everything.cancel()
+                    await self._leave(everything)
             except EngineUnavailable:
                 return  # it took no more of the body; its answer says why
             except (ClientGone, h11.RemoteProtocolError) as exc:
                 self._error = exc
                 everything.cancel()
 
-    @property
-    def _watched(self) -> bool:
-        """Whether the client's end means that nobody wants the answer.
+    async def _leave(self, everything: trio.CancelScope) -> None:
+        """The client has ended its side. One that sent a GET is gone for good.
 
-        One that sends a POST may have ended its side and still read; what it asked for goes on in
-        the engine anyway. One that asked for an upgrade ends its side when its input ends.
+        Others may still read: the engine is told, and ends what it ends for clients of its own
+        (a wait for a container), and not what it does not (a container that is being stopped).
         """
-        request = self._exchange.request
-        return request.method in {"GET", "HEAD"} and not request.upgrade
+        if self._exchange.request.method not in {"GET", "HEAD"}:
+            await self._tunnel.send_eof()
+            return
+        self._error = ClientGone()
+        everything.cancel()
 
     async def _send_body(self) -> None:
         if self._body is not None:

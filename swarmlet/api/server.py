@@ -2,6 +2,8 @@
 
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -20,7 +22,7 @@ from swarmlet.api.routes import Route, find, is_ours
 from swarmlet.api.sockets import open_unix_listener, remove_socket
 from swarmlet.api.versions import NEWEST, Version, check_version, clamp, dotted, split_version
 from swarmlet.engine.tunnel import EngineGate, Headers
-from swarmlet.errors import InvalidInput, NotFound, SwarmletError
+from swarmlet.errors import InvalidInput, NotFound, SwarmletError, first_error
 
 #: Header values that HTTP cannot carry.
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
@@ -42,7 +44,8 @@ class Api:
     async def __call__(self, exchange: Exchange) -> None:
         """Answer one exchange."""
         try:
-            await self._dispatch(exchange)
+            with plain_errors():
+                await self._dispatch(exchange)
         except SwarmletError as exc:
             if exchange.started:
                 raise
@@ -115,6 +118,19 @@ def _segments(path: bytes) -> tuple[str, ...]:
         return tuple(unquote_to_bytes(part).decode() for part in path.split(b"/")[1:])
     except UnicodeDecodeError as exc:
         raise InvalidInput("the path is not valid UTF-8") from exc
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Take our error out of the group that a nursery of the daemon wrapped it in."""
+    try:
+        yield
+    except ExceptionGroup as group:
+        _, others = group.split(SwarmletError)
+        found = first_error(group)
+        if found is None or others is not None:
+            raise
+        raise found from group
 
 
 async def serve_unix(

@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from swarmlet.consensus.packing import pack
 from swarmlet.errors import Damaged
 
 #: (command, index, term), in PySyncObj's order.
@@ -49,7 +50,7 @@ class TooNew(Damaged):
 
 def encode_proposals(proposals: list[Proposal]) -> bytes:
     """One entry for a whole batch: the batch shares its index and its sync."""
-    body: bytes = msgpack.packb(proposals)
+    body: bytes = pack(proposals)
     return bytes((REGULAR, FORMAT)) + body
 
 
@@ -60,7 +61,7 @@ def decode_proposals(command: bytes) -> list[Proposal]:
 
 def encode_members(members: list[str]) -> bytes:
     """Return an entry that carries the whole new configuration, not a change to some other one."""
-    body: bytes = msgpack.packb(sorted(members))
+    body: bytes = pack(sorted(members))
     return bytes((MEMBERSHIP, FORMAT)) + body
 
 

@@ -145,9 +145,10 @@ class Peers:
     async def _read(self, peer: str, stream: Stream, conversation: _Conversation) -> None:
         reader = FrameReader()
         while True:
-            with trio.move_on_after(SILENCE) as silence:
+            data: bytes | bytearray = b""
+            with trio.move_on_after(SILENCE):
                 data = await stream.receive_some(_RECEIVE_BYTES)
-            if silence.cancelled_caught or not data:
+            if not data:
                 return
             for message in reader.feed(bytes(data)):
                 if isinstance(message, Ping):

@@ -17,6 +17,7 @@ import msgpack
 
 from swarmlet.consensus.disk import Disk
 from swarmlet.consensus.entries import TooNew
+from swarmlet.consensus.packing import pack
 from swarmlet.errors import Damaged
 from swarmlet.security.sealed import SALT_BYTES, RecordSealer, new_salt
 
@@ -225,7 +226,7 @@ class SegmentWriter:
         if self._seal is None:
             raise RuntimeError("a segment is begun by rotate()")
         ordinal = self._frames
-        body = self._seal(ordinal, msgpack.packb(records))
+        body = self._seal(ordinal, pack(records))
         self._frames += 1
         self._max_index = max(self._max_index, _max_index(records))
         return _FRAME.pack(_FRAME_MAGIC, ordinal, len(body), _frame_crc(ordinal, body)) + body

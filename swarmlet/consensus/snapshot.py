@@ -15,6 +15,7 @@ import msgpack
 
 from swarmlet.consensus.disk import Disk
 from swarmlet.consensus.entries import TooNew
+from swarmlet.consensus.packing import pack
 from swarmlet.consensus.sessions import Frozen
 from swarmlet.consensus.wal import Configuration, Mark
 from swarmlet.errors import Damaged
@@ -39,7 +40,7 @@ class Snapshot(NamedTuple):
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:
     """Return the form that travels."""
-    body = msgpack.packb(
+    body = pack(
         [
             snapshot.mark.index,
             snapshot.mark.term,

@@ -28,6 +28,10 @@ LEADER: Final = 2
 Raw = dict[str, Any]
 
 
+#: What Python puts before the library's private names.
+_PRIVATE: Final = "_SyncObj__"
+
+
 class _FrozenTime:
     """The time of the call that is being worked on; set by whoever calls into the library."""
 
@@ -89,7 +93,7 @@ class Private(Generic[T]):
     """
 
     def __init__(self, name: str) -> None:
-        self._key = f"_SyncObj__{name}"
+        self._key = f"{_PRIVATE}{name}"
 
     @overload
     def __get__(self, instance: None, owner: type) -> "Private[T]": ...
@@ -163,7 +167,7 @@ class SeamedSyncObj(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def hand_to_library(self, peer: Peer, raw: Raw) -> None:
         """Let the library handle a message that was filtered and made harmless."""
-        self._SyncObj__onMessageReceived(peer, raw)
+        getattr(self, _PRIVATE + "onMessageReceived")(peer, raw)
 
     def tick_library(self) -> None:
         """Elections, commit, step-down, apply, replication, as they are due."""
@@ -171,8 +175,8 @@ class SeamedSyncObj(SyncObj):  # type: ignore[misc]  # the library has no types
 
     def become_follower(self, term: int) -> None:
         """Adopt a newer term."""
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(FOLLOWER)
+        getattr(self, _PRIVATE + "setCurrentTerm")(term, None)
+        getattr(self, _PRIVATE + "setState")(FOLLOWER)
         self.leader_peer = None
         self.deadline = self.now + self.election_timeout()
 

@@ -99,7 +99,8 @@ class Engine:
             max_connections=most,
             max_keepalive_connections=keep,
             keepalive_expiry=30.0,
-            network_backend=httpcore2.TrioBackend(),
+            # The library names a parameter differently in its base class and in this backend.
+            network_backend=httpcore2.TrioBackend(),  # pyright: ignore[reportArgumentType]
         )
 
     async def __aenter__(self) -> Self:
@@ -412,7 +413,7 @@ async def _events(response: httpcore2.Response) -> AsyncGenerator[Event, None]:
         async for line in lines:
             message = _json_of(line)
             actor = message.get("Actor") or {}
-            yield Event(
+            yield Event(  # noqa: ASYNC119 - its only caller closes it
                 action=str(message.get("Action", "")),
                 container_id=str(actor.get("ID", "")),
                 attributes=actor.get("Attributes") or {},

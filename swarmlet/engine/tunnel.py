@@ -106,6 +106,11 @@ class Tunnel:
                 raise EngineUnavailable("the Docker Engine closed the connection without an answer")
             return event  # type: ignore[return-value]  # both sentinels were handled
 
+    async def send_eof(self) -> None:
+        """End our direction: to the engine, its client has gone."""
+        with _engine_errors():
+            await self._stream.send_eof()
+
     def raw(self) -> PushbackStream:
         """The connection below, with what has arrived after the answer's head."""
         return PushbackStream(self._stream, bytes(self._http.trailing_data[0]))

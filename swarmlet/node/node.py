@@ -14,6 +14,7 @@ from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
+    InvalidInput,
     NotASwarmManager,
     NotSupported,
     SwarmletError,
@@ -253,8 +254,7 @@ class Node:
             )
             try:
                 membership = await self._start(founded.identity, founded.commands)
-                with trio.fail_after(INIT_TIMEOUT):
-                    await membership.welcomed.wait()
+                await self._reach_itself(membership)
             except BaseException:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + INIT_TIMEOUT):
                     await self._end()
@@ -262,6 +262,17 @@ class Node:
             self._state.finish()
             log.info("cluster-created", cluster=founded.identity.cluster_id, node=node_id)
             return node_id
+
+    async def _reach_itself(self, membership: Membership) -> None:
+        """Wait until this node's agent has found its manager, at the address told to others."""
+        with trio.move_on_after(INIT_TIMEOUT):
+            await membership.welcomed.wait()
+            return
+        raise InvalidInput(
+            f"this node does not reach itself at {membership.file.advertise_addr}",
+            advice="give an address of this machine with --advertise-addr, "
+            f"with the port that it listens on ({membership.file.listen_addr})",
+        )
 
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster. Returns when the leader has welcomed this node."""

@@ -113,7 +113,9 @@ class FakeEngine:
         await sock.bind(str(self.socket_path))
         sock.listen(128)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, self._connection, [trio.SocketListener(sock)])
+            nursery.start_soon(  # noqa: ASYNC113 - the socket listens already
+                trio.serve_listeners, self._connection, [trio.SocketListener(sock)]
+            )
             yield self
             nursery.cancel_scope.cancel()
         self.socket_path.unlink()

@@ -40,7 +40,8 @@ from swarmlet.state.store import Store
 
 Json = Any
 
-TRACES = Path(os.environ.get("SWARMLET_TRACES", "../../shared/docker-api/traces"))
+#: Recordings are not part of the repository; they may lie beside it.
+TRACES = Path(os.environ.get("SWARMLET_TRACES", "../shared/docker-api/traces"))
 
 pytestmark = pytest.mark.skipif(not TRACES.is_dir(), reason="no recordings here")
 

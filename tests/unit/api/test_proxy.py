@@ -222,6 +222,25 @@ async def test_a_client_that_leaves_ends_the_engines_stream(api: Api, engine: Fa
     assert api.http.statistics().clients_gone == 1
 
 
+async def test_the_engine_learns_that_the_client_of_a_post_has_ended(
+    api: Api, engine: FakeEngine
+) -> None:
+    """``docker wait`` that was killed must not hold connections until its container ends."""
+
+    async def wait(visit: Visit) -> None:
+        await visit.read_body()
+        await visit.send(h11.Response(status_code=200, headers=[]))
+        assert await visit.stream.receive_some(1) == b""
+        await visit.send(h11.Data(data=b"gone"), h11.EndOfMessage())
+
+    engine.scripts["/v1.41/containers/c/wait"] = wait
+    async with connected(api.http) as client:
+        head = h11.Request(method="POST", target="/containers/c/wait", headers=[("Host", "x")])
+        await client.send(head, h11.EndOfMessage())
+        await client.stream.send_eof()
+        assert (await client.reply()).body == b"gone"
+
+
 async def test_an_answer_that_the_engine_cuts_is_cut_for_the_client(
     api: Api, engine: FakeEngine
 ) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import trio
 from swarmlet.api.backend import LocalState
 from swarmlet.api.server import Api
+from swarmlet.errors import Unavailable
 from swarmlet.model.specs import Role
 
 from tests.fakes.backend import FakeBackend
@@ -153,3 +155,15 @@ async def test_what_is_not_there_yet_says_so(api: Api, method: str, path: str) -
 @pytest.mark.parametrize("path", ["/secrets", "/configs"])
 async def test_lists_of_what_is_not_there_yet_are_empty(api: Api, path: str) -> None:
     assert (await ask(api, "GET", path)).json == []
+
+
+async def test_an_error_that_a_nursery_wrapped_is_told_like_any_other(
+    api: Api, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def barrier() -> None:
+        async with trio.open_nursery():
+            raise Unavailable("not now")
+
+    monkeypatch.setattr(backend, "barrier", barrier)
+    reply = await ask(api, "GET", "/nodes/n1")
+    assert (reply.status, reply.message) == (503, "not now")
