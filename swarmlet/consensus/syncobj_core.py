@@ -128,6 +128,7 @@ class RaftCore(Replicator):
         self._prepare(now)
         super().__init__(me, wal=wal, settings=settings, rng=rng, now=now)
         self._restore(snapshot)
+        self.commit = max(self.commit, min(wal.committed, wal.last))
         self._reconfigure()
         if self.configuration.members == (me,):
             self.deadline = now - 1.0  # alone: nobody to wait for
@@ -223,6 +224,7 @@ class RaftCore(Replicator):
         if self._installing is not None:  # before the log that relies on it
             jobs.append(partial(self._store.save, *self._installing))
             self._installing = None
+        self.wal.committed = max(self.wal.committed, self.commit)
         job = self.wal.job()
         return [*jobs, job] if job is not None else jobs
 

@@ -2,7 +2,8 @@
 
 Records are facts in order: an entry was added, entries from an index on were cut, term and vote
 became so, the log was replaced by a snapshot. Nothing is rewritten; a whole segment goes once a
-snapshot covers it.  The commit index is not among them: after a restart the leader says it.
+snapshot covers it. What is committed is noted along with other records, never for its own sake, so
+it lags: a member that starts alone knows most of the state; the leader says the rest.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from swarmlet.errors import Damaged
 _CUT: Final = 1
 _VOTE: Final = 2
 _RESET: Final = 3
+_COMMIT: Final = 4
 
 #: Every old segment may go: an installed snapshot replaces whatever they hold.
 _ALL: Final = 1 << 63
@@ -50,6 +52,10 @@ class Wal:
         self.torn = loaded.torn
         self.term = 0
         self.vote: str | None = None
+        #: Every entry up to here is committed. Its note stands behind those entries in the log, so
+        #: a log that lost its tail lost the note first.
+        self.committed = 0
+        self._noted = 0
         self.configurations: list[Configuration] = []
         self._entries: list[Entry] = []
         self._bytes = 0
@@ -140,7 +146,7 @@ class Wal:
             self._pending.append((_VOTE, term, vote))
 
     def setRaftCommitIndex(self, index: int) -> None:  # noqa: N802 -- as above
-        """Do nothing: a commit index from the disk may lie beyond a log that lost its tail."""
+        """Do nothing: :attr:`committed` is set once a round, when all of it is known."""
 
     def onOneSecondTimer(self) -> None:  # noqa: N802 -- as above
         """Do nothing."""
@@ -181,6 +187,9 @@ class Wal:
     def job(self) -> Callable[[], None] | None:
         """Return the blocking write that makes everything so far durable, if there is any."""
         records, self._pending = self._pending, []
+        if self._rotate or (records and self.committed > self._noted):
+            self._noted = self.committed
+            records.append((_COMMIT, self.committed))
         if self._rotate:
             drop_to, self._rotate, self._drop_to = self._drop_to, False, 0
             records = [(_VOTE, self.term, self.vote), *records]
@@ -218,5 +227,7 @@ class Wal:
             case (3, int(index), int(term)):
                 self._entries = [(NO_OP_COMMAND, index, term)]
                 self.configurations, self._bytes = [], 0
+            case (4, int(index)):
+                self.committed = self._noted = index
             case _:
                 raise Damaged(f"the log holds a record of unknown kind {record[0]!r}")

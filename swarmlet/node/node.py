@@ -13,11 +13,18 @@ from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHe
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
 from swarmlet.engine.client import Engine
-from swarmlet.errors import InvalidInput, NotASwarmManager, NotSupported, Unavailable, first_error
+from swarmlet.errors import (
+    InvalidInput,
+    NotASwarmManager,
+    NotSupported,
+    SwarmletError,
+    Unavailable,
+    first_error,
+)
 from swarmlet.manager.manager import Manager
 from swarmlet.model import ids, objects
 from swarmlet.model.specs import Role
-from swarmlet.node import addresses, founding, joining, leaving
+from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
 from swarmlet.rpc.messages import GoodbyeReason, Peer
@@ -272,6 +279,7 @@ class Node:
         async with self._changing:
             self._refuse_member()
             file = self._addresses(request.listen_addr, request.advertise_addr)
+            await port.try_listening(*addresses.split(file.listen_addr))
             admission = await joining.join(
                 request.remote_addrs,
                 request.token,
@@ -279,7 +287,11 @@ class Node:
                 availability=request.availability,
             )
             self._save(admission.identity, replace(file, managers=admission.managers))
-            membership = await self._start(admission.identity)
+            try:
+                membership = await self._start(admission.identity)
+            except SwarmletError:
+                self._state.wipe()  # else the next start of the daemon would try it again
+                raise
             with trio.move_on_after(JOIN_TIMEOUT) as scope:
                 await membership.settled()
             if scope.cancelled_caught:

@@ -23,6 +23,23 @@ PROBE_TIMEOUT: Final = 1.0
 CALL_TIMEOUT: Final = 35.0
 
 
+async def try_listening(host: str, port: int) -> None:
+    """Find out whether the port is free, before a cluster counts on it. Raises InvalidInput."""
+    for listener in await bind(host, port):
+        await listener.aclose()
+
+
+async def bind(host: str, port: int) -> list[trio.SocketListener]:
+    """Bind a port. Raises InvalidInput when it is taken or not ours."""
+    try:
+        return await trio.open_tcp_listeners(port, host=host)
+    except OSError as exc:
+        raise InvalidInput(
+            f"cannot listen on {host}:{port}: {exc.strerror or exc}",
+            advice="free the port, or choose another with --listen-addr",
+        ) from exc
+
+
 class NodePort:
     """TLS contexts, inbound handlers and outbound dials of one node."""
 
@@ -42,13 +59,7 @@ class NodePort:
 
     async def listen(self, host: str, port: int) -> list[trio.SocketListener]:
         """Bind the port. Raises InvalidInput when it is taken or not ours."""
-        try:
-            return await trio.open_tcp_listeners(port, host=host)
-        except OSError as exc:
-            raise InvalidInput(
-                f"cannot listen on {host}:{port}: {exc.strerror or exc}",
-                advice="free the port, or choose another with --listen-addr",
-            ) from exc
+        return await bind(host, port)
 
     async def serve(self, listener: trio.SocketListener) -> None:
         """Serve connections until cancelled."""

@@ -1,7 +1,7 @@
 """Random faults under random writes; when all is healed, the cluster is what was acknowledged.
 
-``SWARMLET_CHAOS_SECONDS`` makes it longer, ``SWARMLET_CHAOS_SEED`` repeats the choices of a run (but
-not their timing). A failure shows the seed and what was done.
+``SWARMLET_CHAOS_SECONDS`` makes it longer, ``SWARMLET_CHAOS_SEED`` repeats the choices of a run but
+not their timing. A failure shows the seed and what was done.
 """
 
 import json

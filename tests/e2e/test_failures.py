@@ -254,6 +254,23 @@ def test_after_a_power_cut_of_all_hosts_the_same_tasks_run_again(cluster: Cluste
     one_in_each_slot(cluster, "web")
 
 
+def test_a_manager_that_boots_alone_shows_what_it_knew(cluster: Cluster) -> None:
+    """No quorum, no leader, a fresh start: reads are answered from the disk, and labelled."""
+    cluster.create("web", "--replicas=5")
+    cluster.wait_running("web", 5)
+    cluster.playground.kill(*cluster.hosts)
+    cluster.playground.start("m3")
+    eventually(lambda: stale(cluster, "m3"), "m3 says that it is stale")
+    assert set(cluster.nodes("m3")) == set(cluster.hosts)
+    assert "web" in cluster.docker("m3", "service", "ls").stdout
+    eventually(lambda: cluster.containers_on("m3", "web"), "it runs its tasks")
+    cluster.playground.start("m1", "m2", "w1", "w2")
+    cluster.wait_all_ready()
+    cluster.wait_running("web", 5)
+    cluster.wait_containers("web", 5)
+    one_in_each_slot(cluster, "web")
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_restarts_restarts_no_container_and_no_node_goes_down(
     cluster: Cluster, kill: bool

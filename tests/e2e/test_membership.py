@@ -1,10 +1,12 @@
 """Nodes come, change their role, and go: init, join, tokens, promote, demote, leave, rm."""
 
 import re
+import subprocess
 from collections.abc import Iterator
 
 import pytest
 from swarmlet.client import Json
+from swarmlet.playground.images import BUSYBOX
 from swarmlet.playground.playground import Wish
 
 from tests.e2e.cluster import Cluster, diagnosed, eventually
@@ -283,6 +285,55 @@ def test_a_ready_node_is_removed_by_force_only_and_learns_it(cluster: Cluster) -
     join(cluster, "w2", "worker")
     cluster.wait_all_ready()
     cluster.remove("web")
+
+
+def test_a_dead_manager_is_demoted_removed_and_told_so_when_it_boots(cluster: Cluster) -> None:
+    """It was off when it happened: on its return it is a member of nothing, and runs nothing."""
+    cluster.create("web", "--replicas=5")
+    cluster.wait_running("web", 5)
+    cluster.playground.kill("m3")
+    cluster.wait_state("m3", "down")
+    cluster.docker("m1", "node", "demote", "m3")
+    cluster.wait_voters("m1", "m2")
+    cluster.docker("m1", "node", "rm", "m3")
+    cluster.wait_running("web", 5)
+    cluster.playground.start("m3")
+    eventually(lambda: swarm(cluster, "m3")["LocalNodeState"] == "error", "m3 knows its removal")
+    eventually(lambda: not cluster.containers_on("m3", running=False), "m3 stopped its tasks")
+    assert len(cluster.containers("web")) == 5
+    cluster.remove("web")
+
+
+def test_a_join_that_cannot_listen_leaves_no_trace(cluster: Cluster) -> None:
+    """The port is taken: the reason is told, and nothing of the cluster stays on the machine."""
+    leave(cluster, "w2")
+    argv = ["--token", token(cluster, "worker"), "--advertise-addr", cluster.address("w2")]
+    before = len(cluster.client("m1").get("/nodes"))
+    taken = cluster.playground.command_on("w2", [str(BUSYBOX), "nc", "-l", "-p", "7946"])
+    with subprocess.Popen(taken[0], env=taken[1]) as holder:
+        try:
+            listening = ["sh", "-c", "grep -q ':1F0A' /proc/net/tcp /proc/net/tcp6"]
+            eventually(
+                lambda: cluster.playground.run("w2", *listening, check=False).returncode == 0,
+                "the port is taken",
+            )
+            said = cluster.swarmlet(
+                "w2",
+                "join",
+                *argv,
+                "--listen-addr=0.0.0.0:7946",
+                cluster.address("m1"),
+                check=False,
+            )
+        finally:
+            holder.kill()
+    assert said.returncode != 0
+    assert "cannot listen on 0.0.0.0:7946" in said.stderr
+    assert len(cluster.client("m1").get("/nodes")) == before
+    cluster.bounce_daemon("w2")
+    assert swarm(cluster, "w2")["LocalNodeState"] == "inactive"
+    cluster.swarmlet("w2", "join", *argv, cluster.address("m1"))
+    cluster.wait_all_ready()
 
 
 def test_two_clusters_do_not_mix(cluster: Cluster) -> None:

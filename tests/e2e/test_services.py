@@ -202,7 +202,7 @@ def test_what_fits_nowhere_waits_says_why_and_runs_when_it_can(cluster: Cluster)
     cluster.docker("m2", "node", "update", "--label-add=gpu=yes", "w2")
     cluster.wait_running("rare", 1)
     assert set(cluster.places("rare")) == {"w2"}
-    cluster.docker("m1", "service", "update", "-d", "--reserve-memory=1m", "huge")
+    cluster.docker("m1", "service", "update", "-d", "--reserve-memory=8m", "huge")
     cluster.wait_running("huge", 1)
 
 

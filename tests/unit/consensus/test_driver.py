@@ -216,6 +216,23 @@ async def test_a_restarted_cluster_has_everything(
     assert len(three.journals[name].items) == 11
 
 
+async def test_a_member_that_starts_alone_knows_what_was_committed(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """All but the last writes, which it cannot know to be committed: enough for reads."""
+    leader = await three.leader()
+    for number in range(10):
+        await leader.propose(b"%d" % number)
+    for name in "abc":
+        await three.stop(name)
+    await three.start("a", None)
+    await trio.sleep(60)
+    assert three.journals["a"].items[:9] == [b"%d" % number for number in range(9)]
+    await three.start("b", None)
+    await (await three.leader()).propose(b"more")
+    assert [b"%d" % number for number in range(10)] == three.journals["a"].items[:10]
+
+
 async def test_hostile_bytes_close_the_stream_only(
     three: Cluster, autojump_clock: MockClock
 ) -> None:

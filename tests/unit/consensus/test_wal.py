@@ -195,3 +195,24 @@ def test_a_lost_snapshot_is_damage() -> None:
     write(disk, [9, 10])
     with pytest.raises(Damaged, match="snapshot was lost"):
         Wal(disk, KEY).anchor(Mark(5, 1))
+
+
+def test_what_is_committed_is_noted_with_other_records_only() -> None:
+    """Never a write of its own; whatever is torn off, the note does not reach behind the log."""
+    disk = MemoryDisk()
+    wal = write(disk, [1, 2, 3])
+    wal.committed = 3
+    assert wal.job() is None
+    wal.add(b"\1", 4, 2)
+    job = wal.job()
+    assert job is not None
+    job()
+    assert Wal(disk, KEY).committed == 3
+    (name,) = disk.names()
+    whole = bytes(disk.files[name])
+    for cut in range(len(whole)):
+        try:
+            torn = Wal(MemoryDisk({name: whole[:cut]}), KEY)
+        except Damaged:
+            continue
+        assert torn.committed <= (torn.last if len(torn) else 0)
