@@ -487,7 +487,7 @@ async def test_a_second_create_of_the_same_task_takes_over_the_first(
         container_id = await rig.engine.create(one.name, create_body(one))
         with pytest.raises(EngineError):
             await rig.engine.create(one.name, create_body(one))
-        rig.assign(one)
+        rig.assign(one, full=True)
         await rig.until(one, TaskState.RUNNING)
         assert rig.container_id(one) == container_id
         await _clear(rig)
