@@ -199,7 +199,6 @@ class Membership:
     async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
         node_id = self.identity.node_id
         self.state.check_raft(self.file)
-        self._save(voted=True)
         replica = Replica()
         member = SyncObjConsensus(
             node_id,
@@ -210,6 +209,7 @@ class Membership:
             dial=lambda peer: self._port.dial_raft(peer, self._addr_of(peer)),
             rng=self._rng,
         )
+        self._save(voted=True)  # its files exist by now, and it has not voted yet
         manager = self.manager = Manager(
             node_id,
             replica=replica,
