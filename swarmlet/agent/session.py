@@ -168,10 +168,12 @@ class AgentSession:
                 refused = ""
                 try:
                     await self._hold(addr)
-                except* (ConnectionLost, RemoteProtocolError) as group:
-                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 except* NodeRemoved as group:
                     refused = str(group.exceptions[0])
+                except* SwarmletError as group:
+                    # The connection broke, the manager talks rubbish, or the local engine does not
+                    # answer: none of it ends the agent.
+                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 if refused:
                     raise NodeRemoved(refused)
                 if self._hint is not None or self._over:
@@ -188,7 +190,7 @@ class AgentSession:
         return [hint, *(a for a in order if a != hint)] if hint else order
 
     async def _hold(self, addr: str) -> None:
-        """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
+        """One session. Raises ConnectionLost, EngineUnavailable, RemoteProtocolError, NodeRemoved."""
         stream = await self._node.dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:

@@ -1,14 +1,16 @@
 """The agent's session, with a manager at the other end of a stream in memory."""
 
 import random
+from contextlib import suppress
 
 import trio
 import trio.testing
 from swarmlet.agent.session import AgentSession
+from swarmlet.errors import EngineUnavailable
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Platform, Resources, Role
-from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Assignments,
     Beat,
@@ -98,3 +100,33 @@ async def test_a_goodbye_waits_for_the_session_that_is_being_made(
         assert isinstance(await said(manager), Hello)
         assert await said(manager) == Goodbye(reason=GoodbyeReason.LEAVE)
         nursery.cancel_scope.cancel()
+
+
+async def test_engine_that_does_not_answer_ends_no_agent(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """While the local engine is away, the agent tries again; then it introduces itself."""
+    side = Restarting()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    nursery.start_soon(session.run)
+    while True:
+        channel = await side.calls.receive()
+        with suppress(ConnectionLost):
+            assert isinstance(await said(channel), Hello)
+            break
+    assert side.refusals == 0
+    nursery.cancel_scope.cancel()
+
+
+class Restarting(Side):
+    """A node whose engine comes up at the third question."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = 2
+
+    async def describe(self) -> NodeDescription:
+        if self.refusals:
+            self.refusals -= 1
+            raise EngineUnavailable("the Docker Engine does not answer")
+        return await super().describe()
