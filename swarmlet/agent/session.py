@@ -190,7 +190,7 @@ class AgentSession:
         return [hint, *(a for a in order if a != hint)] if hint else order
 
     async def _hold(self, addr: str) -> None:
-        """One session. Raises ConnectionLost, EngineUnavailable, RemoteProtocolError, NodeRemoved."""
+        """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
         stream = await self._node.dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:
