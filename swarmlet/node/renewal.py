@@ -1,4 +1,4 @@
-"""When a node's certificate is renewed: at two thirds of its life, and soon after if that failed."""
+"""When a certificate is renewed: at two thirds of its life, and soon after if that failed."""
 
 from collections.abc import Awaitable, Callable
 from typing import Final
