@@ -327,6 +327,27 @@ def test_containers_come_back_with_an_engine_that_was_killed(cluster: Cluster) -
     one_in_each_slot(cluster, "web")
 
 
+def test_a_leader_whose_engine_is_gone_leads_on_and_its_tasks_run_elsewhere(
+    cluster: Cluster,
+) -> None:
+    """Nothing can be run there, so it counts as lost; its daemon lives, and takes writes."""
+    leader = cluster.leader()
+    cluster.create("web", "--replicas=5")
+    cluster.wait_running("web", 5)
+    before = cluster.playground.host(leader)
+    os.kill(before.engine_pid or 0, signal.SIGKILL)
+    cluster.wait_state(leader, "down", at=leader)
+    cluster.wait_running("web", 5, leader)
+    assert cluster.places("web", leader)[leader] == 0
+    cluster.create("more", "--replicas=4", host=leader)
+    cluster.wait_running("more", 4, leader)
+    assert cluster.playground.host(leader).daemon_pid == before.daemon_pid
+    cluster.playground.start(leader)
+    cluster.wait_all_ready()
+    cluster.wait_containers("web", 5)
+    one_in_each_slot(cluster, "web")
+
+
 def test_a_frozen_node_is_replaced_and_gives_way_when_it_thaws(cluster: Cluster) -> None:
     """SIGSTOP of the daemon alone: the node is silent, its containers run on; then it thaws."""
     cluster.create("web", "--replicas=5")
