@@ -18,7 +18,7 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
-from swarmlet.errors import SwarmletError
+from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeDescription, TaskStatus
@@ -44,6 +44,12 @@ MEMBER_RETRY: Final = 0.25
 #: Seconds between two looks whether a manager that joins has caught up.
 SETTLE_CHECK: Final = 0.02
 
+#: Seconds that an engine may be away, to restart or to be upgraded, before its node counts as lost.
+ENGINE_GRACE: Final = 15.0
+
+#: Seconds between two looks at an engine that is away for almost as long.
+ENGINE_CHECK: Final = 0.5
+
 #: Seconds for the containers of a node that was removed to stop.
 STOP_TIMEOUT: Final = 20.0
 
@@ -67,6 +73,7 @@ class Membership:
         self._now = now
         self._rng = rng
         self._port = NodePort(state.identity)
+        self._description: NodeDescription | None = None
         self._wanted_role = identity.role
         self._role_changed = trio.Event()
         self._manager_scope: trio.CancelScope | None = None
@@ -163,8 +170,22 @@ class Membership:
         return await self._port.probe(node_id, addr)
 
     async def describe(self) -> NodeDescription:
-        """What this node says of itself."""
-        return await describe(self._engine)
+        """What this node says of itself; while its engine restarts, what it said last.
+
+        Raises EngineUnavailable or EngineError.
+        """
+        try:
+            self._description = await describe(self._engine)
+        except (EngineUnavailable, EngineError):
+            if self._description is None or self._worker.engine_away() >= ENGINE_GRACE:
+                raise
+        return self._description
+
+    async def engine_lost(self) -> None:
+        """Return once the engine is away for longer than its restart takes."""
+        # An outage has a length, not an event.
+        while (left := ENGINE_GRACE - self._worker.engine_away()) > 0:  # noqa: ASYNC110
+            await trio.sleep(max(left, ENGINE_CHECK))
 
     def statuses(self) -> dict[str, TaskStatus]:
         """The last status of each task here."""
