@@ -11,7 +11,7 @@ import trio
 
 from swarmlet import __version__
 from swarmlet.clock import Nanos, Rng
-from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import EngineUnavailable, SwarmletError
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -54,10 +54,6 @@ class NodeRemoved(SwarmletError):
     """The cluster does not know this node any more."""
 
     code = "node-removed"
-
-
-#: How a session ends that is followed by another.
-_ENDS: Final = (ConnectionLost, RemoteProtocolError, EngineUnavailable, EngineError)
 
 
 class Reporter:
@@ -176,16 +172,6 @@ class AgentSession:
                 refused = ""
                 try:
                     await self._hold(addr)
-<<<<<<< HEAD
-=======
-                except* (
-                    ConnectionLost,
-                    RemoteProtocolError,
-                    EngineUnavailable,
-                    EngineError,
-                ) as group:
-                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
->>>>>>> e2e
                 except* NodeRemoved as group:
                     refused = str(group.exceptions[0])
                 except* SwarmletError as group:
