@@ -11,7 +11,7 @@ import trio
 
 from swarmlet import __version__
 from swarmlet.clock import Nanos, Rng
-from swarmlet.errors import SwarmletError
+from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -54,6 +54,10 @@ class NodeRemoved(SwarmletError):
     """The cluster does not know this node any more."""
 
     code = "node-removed"
+
+
+#: How a session ends that is followed by another.
+_ENDS: Final = (ConnectionLost, RemoteProtocolError, EngineUnavailable, EngineError)
 
 
 class Reporter:
@@ -112,7 +116,11 @@ class NodeSide(Protocol):
         ...
 
     async def describe(self) -> NodeDescription:
-        """What this node says of itself."""
+        """What this node says of itself. Raises EngineUnavailable or EngineError."""
+        ...
+
+    async def engine_lost(self) -> None:
+        """Return once the engine is away for longer than its restart takes."""
         ...
 
     def statuses(self) -> dict[str, TaskStatus]:
@@ -168,10 +176,22 @@ class AgentSession:
                 refused = ""
                 try:
                     await self._hold(addr)
-                except* (ConnectionLost, RemoteProtocolError) as group:
+<<<<<<< HEAD
+=======
+                except* (
+                    ConnectionLost,
+                    RemoteProtocolError,
+                    EngineUnavailable,
+                    EngineError,
+                ) as group:
                     log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
+>>>>>>> e2e
                 except* NodeRemoved as group:
                     refused = str(group.exceptions[0])
+                except* SwarmletError as group:
+                    # The connection broke, the manager talks rubbish, or the local engine does not
+                    # answer: none of it ends the agent.
+                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 if refused:
                     raise NodeRemoved(refused)
                 if self._hint is not None or self._over:
@@ -188,7 +208,7 @@ class AgentSession:
         return [hint, *(a for a in order if a != hint)] if hint else order
 
     async def _hold(self, addr: str) -> None:
-        """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
+        """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
         stream = await self._node.dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:
@@ -236,6 +256,7 @@ class AgentSession:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._beat, channel)
             nursery.start_soon(self._send_reports, channel)
+            nursery.start_soon(self._end_without_engine)
             while True:
                 self._take(await self._listen(channel), channel, nursery)
 
@@ -273,6 +294,11 @@ class AgentSession:
         while True:
             await channel.send(Beat())
             await trio.sleep(_seconds(self._period))
+
+    async def _end_without_engine(self) -> None:
+        """A node that can run nothing must fall silent, or tasks would wait on it for ever."""
+        await self._node.engine_lost()
+        raise EngineUnavailable("the Docker Engine does not answer")
 
     async def _send_reports(self, channel: Channel[FromManager]) -> None:
         while True:
