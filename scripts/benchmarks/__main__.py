@@ -133,7 +133,8 @@ def main() -> int:
     options = parser.parse_args()
     benches = [bench for bench in BENCHES if bench.name in (options.only or names)]
     refuse_without_root(benches)
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     before = machine()
     run = Run(options.trials)
     with ExitStack() as stack:
