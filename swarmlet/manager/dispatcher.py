@@ -13,7 +13,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from swarmlet.clock import Nanos, WallClock
+from swarmlet.clock import WallClock
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
@@ -60,9 +60,6 @@ MAX_REPORTED: Final = 200
 
 #: Where a daemon listens unless it says otherwise.
 DEFAULT_PORT: Final = 2377
-
-#: Above this many nodes the heartbeat stretches in proportion: 1,000 nodes beat every 5 s.
-NODES_PER_HEARTBEAT: Final = 200
 
 
 class Session:
@@ -163,9 +160,12 @@ def acting_role(node: Node) -> Role:
     return Role.MANAGER if manager else Role.WORKER
 
 
-def heartbeat_period(spec: ClusterSpec, nodes: int) -> Nanos:
-    """Time between heartbeats, stretched in large clusters: beats must not drown the leader."""
-    return Nanos(int(defaults.heartbeat(spec) * max(1.0, nodes / NODES_PER_HEARTBEAT)))
+def settings_of(view: View) -> dict[Role, Settings]:
+    """What agents are told, by the role that their node shall act in."""
+    spec = view.cluster.spec if view.cluster else ClusterSpec()
+    heartbeat = defaults.heartbeat(spec, sum(1 for _ in view.nodes()))
+    peers = managers(view)
+    return {role: Settings(heartbeat=heartbeat, managers=peers, role=role) for role in Role}
 
 
 class Dispatcher:
@@ -210,12 +210,13 @@ class Dispatcher:
             if session is not None:
                 session.touch((task,))
         if reset or change.nodes or change.cluster:
+            settings = settings_of(view)
             for session in self.sessions.values():
                 node = view.node(session.node_id)
                 if node is None:
                     session.scope.cancel()  # removed: its next connection is told so
                 else:
-                    session.set_settings(self._settings(view, node))
+                    session.set_settings(settings[acting_role(node)])
 
     async def serve(self, stream: trio.abc.Stream, node_id: str, host: str) -> None:
         """Serve one agent until its connection ends or another takes its place."""
@@ -261,7 +262,7 @@ class Dispatcher:
         if node is None:
             await session.channel.send(_REMOVED)
             return
-        settings = self._settings(view, node)
+        settings = settings_of(view)[acting_role(node)]
         session.set_settings(settings)
         await session.channel.send(
             Welcome(heartbeat=settings.heartbeat, managers=settings.managers, role=settings.role)
@@ -316,16 +317,6 @@ class Dispatcher:
         finally:
             room.release()
         await session.channel.send(Acknowledged(seq=report.seq))
-
-    def _settings(self, view: View, node: Node) -> Settings:
-        cluster = view.cluster
-        spec = cluster.spec if cluster else ClusterSpec()
-        count = sum(1 for _ in view.nodes())
-        return Settings(
-            heartbeat=heartbeat_period(spec, count),
-            managers=managers(view),
-            role=acting_role(node),
-        )
 
     async def ask_probe(self, via: str, seq: int, node_id: str) -> None:
         """Ask an agent to find out whether another node answers it."""
