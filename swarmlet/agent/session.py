@@ -11,7 +11,7 @@ import trio
 
 from swarmlet import __version__
 from swarmlet.clock import Nanos, Rng
-from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import EngineUnavailable, SwarmletError
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -62,10 +62,6 @@ class NodeRemoved(SwarmletError):
     """The cluster does not know this node any more."""
 
     code = "node-removed"
-
-
-#: How a session ends that is followed by another.
-_ENDS: Final = (ConnectionLost, RemoteProtocolError, EngineUnavailable, EngineError)
 
 
 class Reporter:
@@ -185,15 +181,12 @@ class AgentSession:
                 refused = ""
                 try:
                     await self._hold(addr)
-                except* (
-                    ConnectionLost,
-                    RemoteProtocolError,
-                    EngineUnavailable,
-                    EngineError,
-                ) as group:
-                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 except* NodeRemoved as group:
                     refused = str(group.exceptions[0])
+                except* SwarmletError as group:
+                    # The connection broke, the manager talks rubbish, or the local engine does not
+                    # answer: none of it ends the agent.
+                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 if refused:
                     raise NodeRemoved(refused)
                 if self._hint is not None or self._over:
@@ -210,7 +203,7 @@ class AgentSession:
         return [hint, *(a for a in order if a != hint)] if hint else order
 
     async def _hold(self, addr: str) -> None:
-        """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
+        """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
         stream = await self._dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:

@@ -5,19 +5,22 @@ what it reports is committed together with what other agents report in that mome
 acknowledged. Design: "Flow of a wish", steps 4 and 5.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet.clock import Nanos, WallClock
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
-from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState
+from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState, TaskStatus
 from swarmlet.model.specs import ClusterSpec, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
     Acknowledged,
     Assignment,
@@ -43,6 +46,17 @@ log = structlog.get_logger()
 
 #: Changes that follow each other within this time (seconds) go out together (swarmkit: 100 ms).
 FLUSH_DELAY: Final = 0.005
+
+#: Reports of one agent that may wait for their commit; more stay unread.
+MAX_OPEN_REPORTS: Final = 8
+
+#: What one status may say, in characters, and what a description may weigh, in bytes: a worker
+#: must not be able to fill the log of the managers.
+MAX_TEXT: Final = 2_000
+MAX_DESCRIPTION: Final = 64 << 10
+
+#: Statuses in one command.
+MAX_REPORTED: Final = 200
 
 #: Where a daemon listens unless it says otherwise.
 DEFAULT_PORT: Final = 2377
@@ -217,6 +231,8 @@ class Dispatcher:
         if node is None or not isinstance(hello, Hello):
             await channel.send(_REMOVED)
             return
+        if len(msgspec.msgpack.encode(hello.description)) > MAX_DESCRIPTION:
+            raise RemoteProtocolError(f"node {node_id} describes itself at too great length")
         with trio.CancelScope() as scope:
             session = Session(node_id, channel, scope)
             self._replace(session)
@@ -275,6 +291,7 @@ class Dispatcher:
 
     async def _read(self, session: Session, nursery: trio.Nursery) -> None:
         """Take what the agent says until it says goodbye. Raises ConnectionLost."""
+        room = trio.Semaphore(MAX_OPEN_REPORTS)
         while True:
             message = await session.channel.receive()
             self._heard(session.node_id)
@@ -282,7 +299,8 @@ class Dispatcher:
                 case Beat():
                     await session.channel.send(Pulse())
                 case Report():
-                    nursery.start_soon(self._report, session, message)
+                    await room.acquire()
+                    nursery.start_soon(self._report, session, message, room)
                 case Goodbye():
                     session.goodbye = message.reason
                     return
@@ -291,10 +309,12 @@ class Dispatcher:
                 case Hello():
                     return
 
-    async def _report(self, session: Session, report: Report) -> None:
-        reports = tuple(TaskReport(id_, status) for id_, status in report.statuses)
-        command = ReportTasks(node_id=session.node_id, reports=reports)
-        await self._committer.submit(command).wait()
+    async def _report(self, session: Session, report: Report, room: trio.Semaphore) -> None:
+        try:
+            for command in _commands(session.node_id, report):
+                await self._committer.submit(command).wait()
+        finally:
+            room.release()
         await session.channel.send(Acknowledged(seq=report.seq))
 
     def _settings(self, view: View, node: Node) -> Settings:
@@ -323,6 +343,18 @@ class Dispatcher:
         node = self._replica.view.node(node_id)
         host = node.status.addr if node else ""
         return f"{host}:{self._ports.get(node_id, DEFAULT_PORT)}"
+
+
+def _commands(node_id: str, report: Report) -> Iterator[ReportTasks]:
+    """A report as commands that fit in the log, whatever the agent said."""
+    reports = [TaskReport(id_, _bounded(status)) for id_, status in report.statuses]
+    for start in range(0, len(reports), MAX_REPORTED):
+        part = tuple(reports[start : start + MAX_REPORTED])
+        yield ReportTasks(node_id=node_id, reports=part)
+
+
+def _bounded(status: TaskStatus) -> TaskStatus:
+    return replace(status, message=status.message[:MAX_TEXT], err=status.err[:MAX_TEXT])
 
 
 _REMOVED: Final = Refused(

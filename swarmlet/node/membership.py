@@ -4,6 +4,7 @@ Holds what every node has (listener, agent) and what comes and goes with the rol
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -25,6 +26,7 @@ from swarmlet.model.specs import Role
 from swarmlet.node import addresses
 from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
+from swarmlet.node.renewal import renew_in_time
 from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
 from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
@@ -33,11 +35,7 @@ from swarmlet.state.commands import AnyCommand
 
 log = structlog.get_logger()
 
-#: Certificates are renewed at this part of their life (design: security).
-RENEW_AT: Final = 2 / 3
-
-#: Seconds between two looks at the certificate's age, and between tries to renew it.
-RENEWAL_CHECK: Final = 3600.0
+#: Seconds between two tries to renew the certificate.
 RENEWAL_RETRY: Final = 0.5
 
 #: Seconds between two tries to become a Raft member.
@@ -105,7 +103,9 @@ class Membership:
             await nursery.start(self._worker.run)
             nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
-            nursery.start_soon(self._renew_in_time)
+            nursery.start_soon(
+                partial(renew_in_time, lambda: self.identity.cert, self._renew, now=self._now)
+            )
             task_status.started()
 
     async def _hold_sessions(self) -> None:
@@ -220,7 +220,6 @@ class Membership:
     async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
         node_id = self.identity.node_id
         self.state.check_raft(self.file)
-        self._save(voted=True)
         replica = Replica()
         member = SyncObjConsensus(
             node_id,
@@ -231,6 +230,7 @@ class Membership:
             dial=lambda peer: self._port.dial_raft(peer, self._addr_of(peer)),
             rng=self._rng,
         )
+        self._save(voted=True)  # its files exist by now, and it has not voted yet
         manager = self.manager = Manager(
             node_id,
             replica=replica,
@@ -296,15 +296,6 @@ class Membership:
                 self._save(voted=False)
                 self.state.wipe_raft()
             log.info("role-changed", role=self.identity.role)
-
-    async def _renew_in_time(self) -> None:
-        while True:
-            start, end = ca.validity(self.identity.cert)
-            due = start + (end - start) * RENEW_AT
-            wait = min(RENEWAL_CHECK, max(0.0, (due - self._now()) / 1e9))
-            await trio.sleep(wait)
-            if self._now() >= due:
-                await self._renew()
 
     async def _renew(self) -> None:
         """Get a fresh certificate (with a fresh key) for the role that the cluster gives."""
