@@ -274,11 +274,24 @@ def test_a_manager_that_boots_alone_shows_what_it_knew(cluster: Cluster) -> None
     one_in_each_slot(cluster, "web")
 
 
+@pytest.fixture
+def patient(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with twice the time before a silent node is down.
+
+    Python itself takes seconds to start when the machine is short of processors; that must not
+    decide what is claimed here.
+    """
+    cluster.docker("m1", "swarm", "update", "--dispatcher-heartbeat=2s")
+    yield cluster
+    cluster.docker("m1", "swarm", "update", "--dispatcher-heartbeat=1s")
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_restarts_restarts_no_container_and_no_node_goes_down(
-    cluster: Cluster, kill: bool
+    patient: Cluster, kill: bool
 ) -> None:
     """Every daemon in turn, the leader's too; containers, tasks and nodes notice nothing."""
+    cluster = patient
     cluster.create("web", "--replicas=5")
     cluster.wait_running("web", 5)
     started = cluster.started("web")

@@ -34,11 +34,14 @@ class Side:
     listen_port = 2377
 
     def __init__(self) -> None:
+        self.dead: set[str] = set()
         self.engine_answers = True
         self.engine_gone = trio.Event()
         self.send, self.calls = trio.open_memory_channel[Channel[FromAgent]](100)
 
     async def dial(self, addr: str) -> trio.abc.Stream:
+        if addr in self.dead:
+            await trio.sleep(30)  # a host without power: nothing refuses, nothing answers
         near, far = trio.testing.memory_stream_pair()
         await self.send.send(Channel(far, FromAgent, peer=addr))
         return near
@@ -136,4 +139,35 @@ async def test_a_node_without_its_engine_falls_silent_and_returns_with_it(
                 break
         else:
             pytest.fail("it did not return")
+        nursery.cancel_scope.cancel()
+
+
+async def test_managers_without_power_do_not_hold_an_agent_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two of three are silent: the third is reached before it would give this node up."""
+    for seed in range(6):
+        side = Side()
+        side.dead = {"a:2377", "b:2377"}
+        peers = [Peer(name, f"{name}:2377") for name in "abc"]
+        session = AgentSession(side, managers=peers, rng=random.Random(seed))
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            manager = await side.calls.receive()
+            assert manager.peer == "c:2377"
+            assert trio.current_time() - started < 2.5
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_manager_that_takes_a_connection_and_is_silent_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    side = Side()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await side.calls.receive()
+        with trio.fail_after(10):
+            await side.calls.receive()
         nursery.cancel_scope.cancel()
