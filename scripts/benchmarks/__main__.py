@@ -116,7 +116,7 @@ def end(number: int, frame: FrameType | None) -> None:
     """Leave through every ``with``: the playground is taken down, whatever is signalled then."""
     del frame
     for further in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(further, signal.SIG_IGN)
+        signal.signal(further, lambda *_: None)
     sys.exit(128 + number)
 
 
