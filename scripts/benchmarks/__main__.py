@@ -113,8 +113,10 @@ def refuse_without_root(benches: Sequence[Bench]) -> None:
 
 
 def end(number: int, frame: FrameType | None) -> None:
-    """Leave through every ``with``: the playground is taken down."""
+    """Leave through every ``with``: the playground is taken down, whatever is signalled then."""
     del frame
+    for further in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(further, lambda *_: None)
     sys.exit(128 + number)
 
 
