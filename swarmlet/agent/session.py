@@ -17,6 +17,7 @@ from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
+    REPORT_WINDOW,
     Acknowledged,
     Assignments,
     Beat,
@@ -72,6 +73,7 @@ class Reporter:
         self._sent: dict[int, dict[str, TaskStatus]] = {}
         self._seq = 0
         self._wake = trio.Event()
+        self._room = trio.Event()
 
     def put(self, task_id: str, status: TaskStatus) -> None:
         """Queue a status."""
@@ -83,15 +85,21 @@ class Reporter:
         for seq in sorted(self._sent, reverse=True):
             self._pending = self._sent[seq] | self._pending
         self._sent.clear()
+        self._room.set()
+        self._room = trio.Event()
         if self._pending:
             self._wake.set()
 
     def acknowledged(self, seq: int) -> None:
         """The leader has committed a report."""
         self._sent.pop(seq, None)
+        self._room.set()
+        self._room = trio.Event()
 
     async def next(self) -> Report:
         """Wait for the next report to send."""
+        while len(self._sent) >= REPORT_WINDOW:
+            await self._room.wait()
         await self._wake.wait()
         chosen = dict(list(self._pending.items())[:MAX_REPORT])
         for task_id in chosen:
@@ -176,6 +184,7 @@ class AgentSession:
 
     async def run(self) -> None:
         """Hold sessions until cancelled or goodbye was said. Raises NodeRemoved."""
+        failed: set[str] = set()
         while not self._over:
             for addr in self._candidates():
                 refused = ""
@@ -189,10 +198,14 @@ class AgentSession:
                     log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 if refused:
                     raise NodeRemoved(refused)
+                failed.add(addr)
+                if self._hint in failed:
+                    self._hint = None  # a follower that still believes in a dead leader
                 if self._hint is not None or self._over:
                     break
-            # A hint is the leader's address, fresh from a follower: go there without a pause.
-            await trio.sleep(0 if self._hint else RETRY * (0.5 + self._rng.random()))
+            if self._hint is None:
+                failed.clear()
+                await trio.sleep(RETRY * (0.5 + self._rng.random()))
 
     def _candidates(self) -> list[str]:
         """Addresses to try: the hinted leader first, the others in an order of their own."""

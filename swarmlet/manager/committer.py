@@ -11,7 +11,7 @@ import msgspec
 import structlog
 import trio
 
-from swarmlet.errors import NoQuorum
+from swarmlet.errors import NoQuorum, SwarmletError
 from swarmlet.manager.proposer import Proposer
 from swarmlet.state.commands import AnyCommand
 
@@ -66,5 +66,16 @@ class Committer:
                 await self._proposer.outcomes(*commands)
             except NoQuorum:
                 log.warning("commit-delayed", reason="no quorum", commands=len(commands))
+            except SwarmletError as exc:
+                await self._commit_one_by_one(commands, exc)
+                return
             else:
                 return
+
+    async def _commit_one_by_one(self, commands: list[AnyCommand], why: SwarmletError) -> None:
+        """One command that Raft will not take must not take the others, or the leader, with it."""
+        if len(commands) == 1:
+            log.error("command-dropped", reason=why.message, command=type(commands[0]).__name__)
+            return
+        for command in commands:
+            await self._commit([command])

@@ -5,8 +5,8 @@ what it reports is committed together with what other agents report in that mome
 acknowledged. Design: "Flow of a wish", steps 4 and 5.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -14,6 +14,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.clock import WallClock
+from swarmlet.errors import NoQuorum
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
@@ -22,6 +23,7 @@ from swarmlet.model.specs import ClusterSpec, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
+    REPORT_WINDOW,
     Acknowledged,
     Assignment,
     Assignments,
@@ -47,16 +49,19 @@ log = structlog.get_logger()
 #: Changes that follow each other within this time (seconds) go out together (swarmkit: 100 ms).
 FLUSH_DELAY: Final = 0.005
 
-#: Reports of one agent that may wait for their commit; more stay unread.
-MAX_OPEN_REPORTS: Final = 8
+#: Reports of one agent that may wait for their commit (agents send at most REPORT_WINDOW).
+MAX_OPEN_REPORTS: Final = 2 * REPORT_WINDOW
 
-#: What one status may say, in characters, and what a description may weigh, in bytes: a worker
-#: must not be able to fill the log of the managers.
+#: Bytes that one text of a status, and a description as a whole, may have: a worker must not be
+#: able to fill the log of the managers.
 MAX_TEXT: Final = 2_000
 MAX_DESCRIPTION: Final = 64 << 10
 
 #: Statuses in one command.
-MAX_REPORTED: Final = 200
+MAX_REPORTED: Final = 100
+
+#: Seconds for an agent to introduce itself.
+HELLO_TIMEOUT: Final = 10.0
 
 #: Where a daemon listens unless it says otherwise.
 DEFAULT_PORT: Final = 2377
@@ -94,9 +99,8 @@ class Session:
         full = Assignments(full=True, tasks=tuple(assignment(view, task) for task in tasks))
         await self.channel.send(full)
 
-    async def send_changes(self, view: Callable[[], View]) -> None:
-        """Send differences as they come. Raises ConnectionLost."""
-        known = self._settings
+    async def send_changes(self, view: Callable[[], View], known: Settings) -> None:
+        """Send differences as they come; ``known`` was told already. Raises ConnectionLost."""
         while True:
             await self._wake.wait()
             await trio.sleep(FLUSH_DELAY)
@@ -168,8 +172,24 @@ def settings_of(view: View) -> dict[Role, Settings]:
     return {role: Settings(heartbeat=heartbeat, managers=peers, role=role) for role in Role}
 
 
+class Ears(Protocol):
+    """Who wants to know what is heard of nodes: the failure detector's owner."""
+
+    def heard(self, node_id: str) -> None:
+        """A node said something."""
+        ...
+
+    def ended(self, node_id: str, goodbye: GoodbyeReason | None) -> None:
+        """A node's session ended, with a goodbye or without."""
+        ...
+
+    def probed(self, number: int, *, heard: bool) -> None:
+        """An agent answered a probe."""
+        ...
+
+
 class Dispatcher:
-    """All sessions of one leadership. ``heard`` tells the failure detector who lives."""
+    """All sessions of one leadership."""
 
     def __init__(
         self,
@@ -177,17 +197,16 @@ class Dispatcher:
         committer: Committer,
         *,
         now: WallClock,
-        heard: Callable[[str], None],
-        ended: Callable[[str, GoodbyeReason | None], None],
-        probed: Callable[[int, bool], None],
+        barrier: Callable[[], Awaitable[None]],
+        ears: Ears,
     ) -> None:
         self._replica = replica
         self._committer = committer
         self._now = now
-        self._heard = heard
-        self._ended = ended
-        self._probed = probed
+        self._barrier = barrier
+        self._ears = ears
         self._ports: dict[str, int] = {}
+        self._over = False
         self.sessions: dict[str, Session] = {}
 
     async def run(self) -> None:
@@ -199,6 +218,7 @@ class Dispatcher:
                     change, reset = watch.take()
                     self._spread(change, reset=reset)
         finally:
+            self._over = True
             for session in self.sessions.values():
                 session.scope.cancel()
 
@@ -227,13 +247,12 @@ class Dispatcher:
             await channel.aclose()
 
     async def _serve(self, channel: Channel[FromAgent], node_id: str, host: str) -> None:
-        hello = await channel.receive()
-        node = self._replica.view.node(node_id)
-        if node is None or not isinstance(hello, Hello):
+        hello = await _hello(channel)
+        if self._over:
+            raise ConnectionLost("this manager does not lead any more")
+        if not await self._is_known(node_id):
             await channel.send(_REMOVED)
             return
-        if len(msgspec.msgpack.encode(hello.description)) > MAX_DESCRIPTION:
-            raise RemoteProtocolError(f"node {node_id} describes itself at too great length")
         with trio.CancelScope() as scope:
             session = Session(node_id, channel, scope)
             self._replace(session)
@@ -244,7 +263,20 @@ class Dispatcher:
             finally:
                 if self.sessions.get(node_id) is session:
                     del self.sessions[node_id]
-                    self._ended(node_id, session.goodbye)
+                    self._ears.ended(node_id, session.goodbye)
+
+    async def _is_known(self, node_id: str) -> bool:
+        """Whether the cluster has this node; only a quorum may say that it has not.
+
+        A leader that was deposed without noticing does not know who joined since.
+        Raises ConnectionLost while there is no quorum.
+        """
+        if self._replica.view.node(node_id) is None:
+            try:
+                await self._barrier()
+            except NoQuorum as exc:
+                raise ConnectionLost(exc.message) from exc
+        return self._replica.view.node(node_id) is not None
 
     def _replace(self, session: Session) -> None:
         """The newest connection of a node counts: an older one may be dead without knowing it."""
@@ -254,7 +286,7 @@ class Dispatcher:
             old.scope.cancel()
 
     async def _serve_session(self, session: Session, hello: Hello, host: str) -> None:
-        self._heard(session.node_id)
+        self._ears.heard(session.node_id)
         self._ports[session.node_id] = hello.listen_port
         await self._register(session.node_id, hello, host)
         view = self._replica.view
@@ -270,7 +302,7 @@ class Dispatcher:
         await session.send_all(self._replica.view)
         log.info("session-started", node=session.node_id, host=host)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(session.send_changes, lambda: self._replica.view)
+            nursery.start_soon(session.send_changes, lambda: self._replica.view, settings)
             await self._read(session, nursery)
             nursery.cancel_scope.cancel()
 
@@ -292,30 +324,32 @@ class Dispatcher:
 
     async def _read(self, session: Session, nursery: trio.Nursery) -> None:
         """Take what the agent says until it says goodbye. Raises ConnectionLost."""
-        room = trio.Semaphore(MAX_OPEN_REPORTS)
+        open_reports: set[int] = set()
         while True:
             message = await session.channel.receive()
-            self._heard(session.node_id)
+            self._ears.heard(session.node_id)
             match message:
                 case Beat():
                     await session.channel.send(Pulse())
                 case Report():
-                    await room.acquire()
-                    nursery.start_soon(self._report, session, message, room)
+                    # Agents keep a window far below this: to stop reading here would be to stop
+                    # hearing their beats.
+                    if len(open_reports) >= MAX_OPEN_REPORTS:
+                        raise RemoteProtocolError(f"node {session.node_id} floods with reports")
+                    open_reports.add(message.seq)
+                    nursery.start_soon(self._report, session, message, open_reports)
                 case Goodbye():
                     session.goodbye = message.reason
                     return
                 case ProbeAnswer():
-                    self._probed(message.seq, message.heard)
+                    self._ears.probed(message.seq, heard=message.heard)
                 case Hello():
                     return
 
-    async def _report(self, session: Session, report: Report, room: trio.Semaphore) -> None:
-        try:
-            for command in _commands(session.node_id, report):
-                await self._committer.submit(command).wait()
-        finally:
-            room.release()
+    async def _report(self, session: Session, report: Report, open_reports: set[int]) -> None:
+        for command in _commands(self._replica.view, session.node_id, report):
+            await self._committer.submit(command).wait()
+        open_reports.discard(report.seq)
         await session.channel.send(Acknowledged(seq=report.seq))
 
     async def ask_probe(self, via: str, seq: int, node_id: str) -> None:
@@ -336,16 +370,42 @@ class Dispatcher:
         return f"{host}:{self._ports.get(node_id, DEFAULT_PORT)}"
 
 
-def _commands(node_id: str, report: Report) -> Iterator[ReportTasks]:
-    """A report as commands that fit in the log, whatever the agent said."""
-    reports = [TaskReport(id_, _bounded(status)) for id_, status in report.statuses]
-    for start in range(0, len(reports), MAX_REPORTED):
-        part = tuple(reports[start : start + MAX_REPORTED])
-        yield ReportTasks(node_id=node_id, reports=part)
+async def _hello(channel: Channel[FromAgent]) -> Hello:
+    """The first message of a session. Raises ConnectionLost or RemoteProtocolError."""
+    with trio.move_on_after(HELLO_TIMEOUT):
+        hello = await channel.receive()
+        if not isinstance(hello, Hello):
+            raise RemoteProtocolError(f"{channel.peer} did not say hello")
+        if len(msgspec.msgpack.encode(hello.description)) > MAX_DESCRIPTION:
+            raise RemoteProtocolError(f"{channel.peer} describes itself at too great length")
+        if not 0 < hello.listen_port < 65_536:
+            raise RemoteProtocolError(f"{channel.peer} listens on no port: {hello.listen_port}")
+        return hello
+    raise ConnectionLost(f"{channel.peer} did not say hello in time")
+
+
+def _commands(view: View, node_id: str, report: Report) -> list[ReportTasks]:
+    """A report as commands that fit in the log, whatever the agent said: of its own tasks only."""
+    reports = [
+        TaskReport(id_, _bounded(status))
+        for id_, status in report.statuses
+        if (task := view.task(id_)) is not None and task.node_id == node_id
+    ]
+    return [
+        ReportTasks(node_id=node_id, reports=tuple(reports[start : start + MAX_REPORTED]))
+        for start in range(0, len(reports), MAX_REPORTED)
+    ]
 
 
 def _bounded(status: TaskStatus) -> TaskStatus:
-    return replace(status, message=status.message[:MAX_TEXT], err=status.err[:MAX_TEXT])
+    container = status.container
+    if container is not None:
+        container = replace(container, container_id=_cut(container.container_id))
+    return replace(status, message=_cut(status.message), err=_cut(status.err), container=container)
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MAX_TEXT].decode(errors="ignore")
 
 
 _REMOVED: Final = Refused(

@@ -29,7 +29,7 @@ from swarmlet.manager.members import Members
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import ids
-from swarmlet.model.objects import NodeStatus
+from swarmlet.model.objects import NodeState, NodeStatus
 from swarmlet.model.specs import ClusterSpec
 from swarmlet.rpc.messages import GoodbyeReason
 from swarmlet.state.commands import ChangeNodes, NodeChange
@@ -61,15 +61,15 @@ class Leader:
         self._committer = Committer(proposer)
         self._detector = Detector(self._settings(), trio.current_time())
         self._judge = trio.Event()
+        self._recorded: dict[str, trio.Event] = {}
         self._probes: dict[int, str] = {}
         self._probe_numbers = itertools.count(1)
         self.dispatcher = Dispatcher(
             replica,
             self._committer,
             now=now,
-            heard=self._heard,
-            ended=self._ended,
-            probed=self._probed,
+            barrier=proposer.barrier,
+            ears=self,
         )
 
     def expect_little_of(self, node_id: str) -> None:
@@ -110,10 +110,12 @@ class Leader:
         spec = view.cluster.spec if view.cluster else ClusterSpec()
         return Settings.of(spec, sum(1 for _ in view.nodes()))
 
-    def _heard(self, node_id: str) -> None:
+    def heard(self, node_id: str) -> None:
+        """See :class:`.dispatcher.Ears`."""
         self._detector.beat(node_id, trio.current_time())
 
-    def _ended(self, node_id: str, goodbye: GoodbyeReason | None) -> None:
+    def ended(self, node_id: str, goodbye: GoodbyeReason | None) -> None:
+        """See :class:`.dispatcher.Ears`."""
         now = trio.current_time()
         if goodbye is None:
             self._detector.lost(node_id, now)
@@ -122,29 +124,33 @@ class Leader:
             self._detector.goodbye(node_id, now, restart=restart)
             self._judge.set()
 
-    def _probed(self, number: int, heard: bool) -> None:  # noqa: FBT001 - a callback's value
+    def probed(self, number: int, *, heard: bool) -> None:
+        """See :class:`.dispatcher.Ears`."""
         node_id = self._probes.pop(number, None)
         if node_id is not None:
             self._detector.probed(node_id, heard=heard)
 
     async def _detect_failures(self) -> None:
-        while True:
-            self._detector.settings = self._settings()
-            states = {node.id: node.status.state for node in self._replica.view.nodes()}
-            judgement = self._detector.tick(trio.current_time(), states)
-            self._record(judgement)
-            for node_id in judgement.probes:
-                await self._ask_others(node_id)
-            self._judge = trio.Event()
-            with trio.move_on_at(judgement.wake_at):
-                await self._judge.wait()
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._judge = trio.Event()
+                self._detector.settings = self._settings()
+                states = {node.id: node.status.state for node in self._replica.view.nodes()}
+                judgement = self._detector.tick(trio.current_time(), states)
+                self._record(judgement)
+                for node_id in judgement.probes:
+                    # Beside: a send that is stuck must not make the detector late.
+                    nursery.start_soon(self._ask_others, node_id)
+                with trio.move_on_at(judgement.wake_at):
+                    await self._judge.wait()
 
     def _record(self, judgement: Judgement) -> None:
         changes = []
         for transition in judgement.transitions:
             node = self._replica.view.node(transition.node_id)
-            if node is None:
-                continue
+            told = self._recorded.get(transition.node_id)
+            if node is None or (told is not None and not told.is_set()):
+                continue  # gone, or the last word on it is still on its way
             status = NodeStatus(
                 state=transition.state,
                 message=transition.message,
@@ -155,11 +161,16 @@ class Leader:
             log.info("node-state", node=node.id, hostname=node.hostname, state=transition.state)
         if changes:
             # Not awaited: a slow commit must not look like a leader that stood still.
-            self._committer.submit(ChangeNodes(changes=tuple(changes)))
+            told = self._committer.submit(ChangeNodes(changes=tuple(changes)))
+            self._recorded.update((change.id, told) for change in changes)
 
     async def _ask_others(self, node_id: str) -> None:
-        others = [other for other in self.dispatcher.sessions if other != node_id][:PROBES]
-        for other in others:
+        self._probes = {n: asked for n, asked in self._probes.items() if asked != node_id}
+        nodes = self._replica.view.nodes()
+        ready = {node.id for node in nodes if node.status.state is NodeState.READY}
+        others = sorted(ready.intersection(self.dispatcher.sessions) - {node_id})
+        first = int(self._rng.random() * len(others)) if others else 0
+        for other in (others[first:] + others[:first])[:PROBES]:
             number = next(self._probe_numbers)
             self._probes[number] = node_id
             await self.dispatcher.ask_probe(other, number, node_id)

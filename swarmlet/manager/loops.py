@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from swarmlet.clock import Instant, WallClock
 from swarmlet.control.decision import Alarms, Decision, Id
-from swarmlet.errors import NoQuorum
+from swarmlet.errors import NoQuorum, SwarmletError
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.state.commands import AnyCommand, ChangeTasks, CreateTasks, DeleteTasks
@@ -91,6 +91,9 @@ class Loop:
             try:
                 outcomes = await self._proposer.outcomes(*batch)
             except NoQuorum:
+                return False
+            except SwarmletError as exc:
+                log.warning("decision-not-committed", loop=self._rule.name, reason=exc.message)
                 return False
             refused = [outcome for outcome in outcomes if outcome is not None]
             if refused:

@@ -1,6 +1,7 @@
 """The manager part of a node: replica, Raft member and, while it leads, the leader's loops."""
 
-from contextlib import aclosing, suppress
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager, suppress
 from typing import Final, Protocol
 
 import structlog
@@ -16,8 +17,9 @@ from swarmlet.manager.members import Members
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model.specs import Role
-from swarmlet.rpc.calls import serve_calls
+from swarmlet.rpc.calls import MAX_OPEN_CALLS, serve_calls
 from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.frames import MAX_FRAME
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import FromAgent, Redirect
 
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 #: Seconds and bytes for machines without a certificate: joining takes one small call.
 STRANGER_TIMEOUT: Final = 30.0
 STRANGER_FRAME: Final = 64 << 10
+STRANGER_CALLS: Final = 2
 
 
 class RaftMember(Consensus, Protocol):
@@ -62,11 +65,13 @@ class Manager:
         self._now = now
         self._rng = rng
         self._leader: Leader | None = None
+        self._peers: dict[str, set[trio.CancelScope]] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Be a manager until cancelled. Raises DiskFailed or Damaged."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._links.run)
+            nursery.start_soon(self._cut_off_strangers)
             await nursery.start(self.member.run)
             task_status.started()
             await self._follow_leadership(nursery)
@@ -108,14 +113,17 @@ class Manager:
         if previous not in ("", self.node_id):
             leader.expect_little_of(previous)
         with scope:
-            # Everything of earlier terms must be applied before the first decision.
-            with suppress(NotLeader):
+            try:
+                # Everything of earlier terms must be applied before the first decision.
                 await self.member.wait_applied(await self.member.read_index())
+            except NotLeader:
+                return
             self._leader = leader
             try:
                 await leader.run()
             finally:
-                self._leader = None
+                if self._leader is leader:  # not one of a later term
+                    self._leader = None
 
     # What arrives on this node's port.
 
@@ -143,8 +151,13 @@ class Manager:
         """Answer a node's calls."""
         if not who.node_id:
             raise NotAllowed("these calls need a certificate")
+        manager = who.role is Role.MANAGER  # a worker has one small question: a new certificate
         await serve_calls(
-            stream, lambda request: self.members.answer_node(request, who), peer=who.node_id
+            stream,
+            lambda request: self.members.answer_node(request, who),
+            peer=who.node_id,
+            limit=MAX_FRAME if manager else STRANGER_FRAME,
+            calls=MAX_OPEN_CALLS if manager else STRANGER_CALLS,
         )
 
     async def serve_stranger(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
@@ -155,13 +168,40 @@ class Manager:
                 lambda request: self.members.answer_stranger(request, who),
                 peer=who.host,
                 limit=STRANGER_FRAME,
+                calls=STRANGER_CALLS,
             )
 
     async def serve_raft(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
         """Take Raft messages from another manager."""
-        node = self.replica.view.node(who.node_id)
-        # A member that is new has an empty replica: the certificate alone must do then.
-        demoted = node is not None and Role.MANAGER not in (node.role, node.spec.role)
-        if who.role is not Role.MANAGER or demoted:
+        if who.role is not Role.MANAGER or not self._is_peer(who.node_id):
             raise NotAllowed(f"node {who.node_id or who.host} is not a manager")
-        await self.member.serve_peer(who.node_id, stream)
+        with trio.CancelScope() as scope, self._peer(who.node_id, scope):
+            await self.member.serve_peer(who.node_id, stream)
+
+    def _is_peer(self, node_id: str) -> bool:
+        """Whether a node may speak Raft: a certificate outlives a demotion and a removal."""
+        view = self.replica.view
+        if view.cluster is None:
+            return True  # this member is new and knows nobody yet: the certificate must do
+        node = view.node(node_id)
+        return node is not None and Role.MANAGER in (node.role, node.spec.role)
+
+    @contextmanager
+    def _peer(self, node_id: str, scope: trio.CancelScope) -> Iterator[None]:
+        """Keep the scope of an inbound stream, to cut it off."""
+        self._peers.setdefault(node_id, set()).add(scope)
+        try:
+            yield
+        finally:
+            self._peers[node_id].discard(scope)
+
+    async def _cut_off_strangers(self) -> None:
+        """End the streams of members that are managers no more, as soon as the state says so."""
+        with self.replica.watch() as watch:
+            while True:
+                await watch.wait()
+                watch.take()
+                for node_id in self._peers:
+                    if not self._is_peer(node_id):
+                        for scope in self._peers[node_id]:
+                            scope.cancel()

@@ -56,6 +56,9 @@ log = structlog.get_logger()
 #: Seconds for a new member to catch up and become a voter.
 MEMBERSHIP_TIMEOUT: Final = 30.0
 
+#: Seconds that a stranger with a wrong token waits for the answer.
+WRONG_TOKEN_PAUSE: Final = 0.5
+
 #: Seconds between two tries to bring Raft's members in line with the nodes' roles.
 RECONCILE_RETRY: Final = 1.0
 
@@ -91,9 +94,8 @@ class Members:
                 raise NotAllowed("a machine without a certificate can only ask to join")
 
     async def _join(self, request: AskJoin, who: RemoteNode) -> Joined:
-        await self._proposer.barrier()
+        role = await self._role_of(request.token)
         cluster = self._cluster()
-        role = tokens.role_of(request.token, cluster.tokens)
         node_id = ids.new_id(self._rng)
         cert = self._issue(cluster, request.csr, node_id, role)
         node = Node(
@@ -111,6 +113,19 @@ class Members:
             cert=cert,
             managers=managers(self._replica.view),
         )
+
+    async def _role_of(self, token: str) -> Role:
+        """The role that a token grants by what a quorum knows. Raises as tokens.role_of does.
+
+        A token that this replica refuses costs no quorum: strangers may send any number of them.
+        One that was made a moment ago, elsewhere, is looked at again.
+        """
+        try:
+            tokens.role_of(token, self._cluster().tokens)
+        except tokens.TokenWrong:
+            await trio.sleep(WRONG_TOKEN_PAUSE)
+        await self._proposer.barrier()
+        return tokens.role_of(token, self._cluster().tokens)
 
     # What nodes may ask (MANAGER).
 

@@ -52,7 +52,7 @@ class StateDir:
             self.wipe()
 
     def begin(self) -> None:
-        """A cluster is being made here: until :meth:`finish`, nothing of it counts."""
+        """What is here does not count (a cluster that is being made or forgotten)."""
         replace_file(self._unfinished, b"")
 
     def finish(self) -> None:
@@ -89,7 +89,7 @@ class StateDir:
             raise Damaged(
                 f"the Raft log of this manager is gone from {self.raft}",
                 advice="on another manager: swarmlet node demote and rm this node; "
-                "then here: swarmlet leave --force, and join again",
+                f"then here: stop swarmletd, remove {self.root}, start it, and join again",
             )
 
     def wipe_raft(self) -> None:
@@ -98,7 +98,8 @@ class StateDir:
         self.raft_key.unlink(missing_ok=True)
 
     def wipe(self) -> None:
-        """Forget the cluster."""
+        """Forget the cluster. Interrupted, it is finished at the next start (:meth:`prepare`)."""
+        self.begin()
         self.wipe_raft()
         shutil.rmtree(self.identity.directory, ignore_errors=True)
         shutil.rmtree(self.tasks, ignore_errors=True)

@@ -18,7 +18,7 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
-from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeDescription, TaskStatus
@@ -76,6 +76,7 @@ class Membership:
         self._description: NodeDescription | None = None
         self._wanted_role = identity.role
         self._role_changed = trio.Event()
+        self._renewing = trio.Lock()
         self._manager_scope: trio.CancelScope | None = None
         self._manager_gone = trio.Event()
         self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
@@ -100,6 +101,8 @@ class Membership:
                 manager = await self._start_manager(nursery, bootstrap=bool(founding))
                 if founding:
                     await manager.proposer.propose(*founding)
+            elif self.file.voted:
+                self._forget_raft()  # a demotion that was interrupted
             await nursery.start(self._worker.run)
             nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
@@ -208,7 +211,11 @@ class Membership:
 
     def _remember(self, managers: tuple[Peer, ...]) -> None:
         if managers and managers != self.file.managers:
-            self._save(managers=managers)
+            try:
+                self._save(managers=managers)
+            except DiskFailed as exc:
+                # Old addresses are a nuisance after the next boot; running tasks matter more.
+                log.warning("managers-not-saved", reason=exc.message)
 
     def _save(self, **changes: object) -> None:
         """Change ``node.json``."""
@@ -256,6 +263,11 @@ class Membership:
                 self.manager = self._port.manager = None
                 self._manager_gone.set()
 
+    def _forget_raft(self) -> None:
+        """This node is no manager any more."""
+        self._save(voted=False)
+        self.state.wipe_raft()
+
     def _addr_of(self, node_id: str) -> str:
         """A manager's address: the store knows best, the file is for a replica still empty."""
         node = self.manager.replica.view.node(node_id) if self.manager else None
@@ -285,20 +297,22 @@ class Membership:
         while True:
             await self._role_changed.wait()
             self._role_changed = trio.Event()
-            if self._wanted_role is self.identity.role:
-                continue
-            await self._renew()
+            while self._wanted_role is not self.identity.role:
+                await self._renew()
             if self.identity.role is Role.MANAGER and self.manager is None:
                 await self._start_manager(nursery)
             elif self.identity.role is Role.WORKER and self._manager_scope is not None:
                 self._manager_scope.cancel()
                 await self._manager_gone.wait()
-                self._save(voted=False)
-                self.state.wipe_raft()
+                self._forget_raft()
             log.info("role-changed", role=self.identity.role)
 
     async def _renew(self) -> None:
         """Get a fresh certificate (with a fresh key) for the role that the cluster gives."""
+        async with self._renewing:  # an answer that is late must not undo a newer one
+            await self._renew_now()
+
+    async def _renew_now(self) -> None:
         key = ca.new_key()
         request = AskRenew(csr=ca.signing_request(key))
         answer = await self._ask_until_answered(request)

@@ -11,6 +11,7 @@ from swarmlet.errors import InvalidInput, NotAllowed, SwarmletError, Unavailable
 from swarmlet.manager.manager import Manager
 from swarmlet.rpc.calls import Answer, CallRefused, Request, call_once
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
+from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.listener import Handler, RemoteNode, dial, serve
 from swarmlet.security.ca import MANAGER_NAME
 from swarmlet.security.identity import IdentityFiles
@@ -148,7 +149,7 @@ class NodePort:
                         addr, self._client_context(Protocol.MANAGER), name=MANAGER_NAME
                     )
                     return await call_once(stream, request, peer=addr)
-            except (ConnectionLost, CallRefused) as exc:
+            except (ConnectionLost, CallRefused, RemoteProtocolError) as exc:
                 refusal = exc
             except trio.TooSlowError:
                 refusal = ConnectionLost(f"{addr} did not answer")

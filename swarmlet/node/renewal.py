@@ -14,6 +14,10 @@ RENEW_AT: Final = 2 / 3
 #: Seconds between two looks at the wall clock: it may be set, and machines sleep.
 CHECK: Final = 3600.0
 
+#: Seconds between two renewals, even when the fresh certificate is due already: this node's clock
+#: may be far ahead of the managers'.
+FLOOR: Final = 60.0
+
 
 def due(cert_pem: str) -> Instant:
     """When a certificate is to be renewed."""
@@ -29,5 +33,6 @@ async def renew_in_time(
         left = (due(certificate()) - now()) / 1e9
         if left <= 0:
             await renew()
+            await trio.sleep(FLOOR)
         else:
             await trio.sleep(min(CHECK, left))

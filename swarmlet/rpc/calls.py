@@ -209,15 +209,16 @@ async def serve_calls(
     *,
     peer: str,
     limit: int = MAX_FRAME,
+    calls: int = MAX_OPEN_CALLS,
 ) -> None:
-    """Answer requests of at most ``limit`` bytes until the connection ends.
+    """Answer requests of at most ``limit`` bytes, ``calls`` at once, until the connection ends.
 
     Raises ConnectionLost or RemoteProtocolError then.
 
     A SwarmletError of ``handle`` is the caller's answer, not the connection's end.
     """
     channel: Channel[NumberedRequest] = Channel(stream, NumberedRequest, peer=peer, limit=limit)
-    room = trio.Semaphore(MAX_OPEN_CALLS)
+    room = trio.Semaphore(calls)
 
     async def answer(request: NumberedRequest) -> None:
         try:

@@ -10,7 +10,7 @@ import trio
 
 from swarmlet.errors import InvalidInput, SwarmletError
 from swarmlet.model.specs import Role
-from swarmlet.rpc.channel import stream_errors
+from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.security.ca import subject_of
 from swarmlet.security.tls import Protocol
 
@@ -91,6 +91,8 @@ async def dial(
     Raises ConnectionLost.
     """
     host, _, port = addr.rpartition(":")
+    if not port.isdigit() or not 0 < int(port) < 65_536:
+        raise ConnectionLost(f"{addr} is no address")
     with stream_errors(addr), trio.fail_after(HANDSHAKE_TIMEOUT):
         raw = await trio.open_tcp_stream(host.strip("[]"), int(port))
         stream = trio.SSLStream(raw, context, server_hostname=name, https_compatible=True)

@@ -2,7 +2,7 @@
 
 Every message is one msgpack map in one frame (:mod:`swarmlet.rpc.frames`), tagged by its type.
 Unknown fields are ignored and new ones have defaults, so that neighbouring versions talk; what
-changes a meaning raises ``PROTOCOL``, which is part of the TLS application protocol (ALPN) name.
+changes a meaning raises the version in the protocol's ALPN name (:mod:`swarmlet.security.tls`).
 """
 
 import enum
@@ -14,8 +14,8 @@ from swarmlet.clock import Nanos
 from swarmlet.model.objects import NodeDescription, TaskState, TaskStatus
 from swarmlet.model.specs import PortConfig, Role, TaskSpec
 
-#: Version of the manager-agent protocol.
-PROTOCOL: Final = 1
+#: Reports that an agent may have sent without an acknowledgement; newer statuses coalesce.
+REPORT_WINDOW: Final = 4
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag=True, omit_defaults=True):

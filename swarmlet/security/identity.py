@@ -5,12 +5,15 @@ Key and certificate are one file, replaced atomically, so that they always match
 
 import os
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from swarmlet.errors import Damaged, InvalidInput
+from swarmlet.errors import Damaged, DiskFailed, InvalidInput
 from swarmlet.model.specs import Role
 from swarmlet.security import ca
+
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -57,17 +60,18 @@ class IdentityFiles:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 atomically and durably."""
+    """Write a file of mode 0600 atomically and durably. Raises DiskFailed."""
     temporary = path.with_suffix(path.suffix + ".tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+        with os.fdopen(os.open(temporary, _CREATE, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+    except OSError as exc:
+        raise DiskFailed(f"{path} cannot be written: {exc.strerror or exc}") from exc

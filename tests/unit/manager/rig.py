@@ -35,7 +35,7 @@ from swarmlet.model.specs import (
     TaskSpec,
 )
 from swarmlet.rpc.channel import Channel
-from swarmlet.rpc.messages import Assignments, FromManager, Hello, Message, Welcome
+from swarmlet.rpc.messages import Assignments, FromManager, GoodbyeReason, Hello, Message, Welcome
 from swarmlet.security import ca, tokens
 from swarmlet.state.commands import (
     ChangeTasks,
@@ -59,6 +59,23 @@ def now() -> Instant:
     return NOW
 
 
+class RigEars:
+    """Remembers what was heard."""
+
+    def __init__(self) -> None:
+        self.nodes: list[str] = []
+        self.goodbyes: list[tuple[str, GoodbyeReason | None]] = []
+
+    def heard(self, node_id: str) -> None:
+        self.nodes.append(node_id)
+
+    def ended(self, node_id: str, goodbye: GoodbyeReason | None) -> None:
+        self.goodbyes.append((node_id, goodbye))
+
+    def probed(self, number: int, *, heard: bool) -> None:
+        raise AssertionError(f"nobody was probed: {number} {heard}")
+
+
 class Rig:
     """One manager that leads, without a network."""
 
@@ -70,15 +87,13 @@ class Rig:
         self.proposer = Proposer(self.consensus, self.links, member="m1", now=now, rng=rng)
         self.committer = Committer(self.proposer)
         self.members = Members(self.replica, self.consensus, self.proposer, now=now, rng=rng)
-        self.heard: list[str] = []
-        self.ended: list[tuple[str, object]] = []
+        self.ears = RigEars()
         self.dispatcher = Dispatcher(
             self.replica,
             self.committer,
             now=now,
-            heard=self.heard.append,
-            ended=lambda node, why: self.ended.append((node, why)),
-            probed=lambda _number, _heard: None,
+            barrier=self.proposer.barrier,
+            ears=self.ears,
         )
 
     async def found(self) -> RootCa:

@@ -123,10 +123,10 @@ async def test_beats_are_heard_and_answered(autojump_clock: object) -> None:
     async with rig.running() as nursery:
         agent = await rig.agent(nursery)
         await agent.welcomed()
-        before = len(rig.heard)
+        before = len(rig.ears.nodes)
         await agent.say(Beat())
         assert await agent.hear() == Pulse()
-        assert len(rig.heard) == before + 1
+        assert len(rig.ears.nodes) == before + 1
 
 
 async def test_unknown_node_is_refused(autojump_clock: object) -> None:
@@ -184,7 +184,7 @@ async def test_goodbye_tells_why_a_session_ends(
         await agent.welcomed()
         await agent.say(Goodbye(reason=reason))
         await trio.testing.wait_all_tasks_blocked()
-        assert rig.ended == [("w1", reason)]
+        assert rig.ears.goodbyes == [("w1", reason)]
 
 
 async def test_new_manager_is_made_known_to_agents(autojump_clock: object) -> None:
