@@ -217,10 +217,12 @@ class AgentSession:
 
     async def _hold(self, addr: str) -> None:
         """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
+        # First the engine, then the manager: who has dialled must not keep it waiting.
+        description = await self._node.describe()
         stream = await self._dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:
-            if not await self._introduce(channel):
+            if not await self._introduce(channel, description):
                 return
             log.info("session-started", manager=addr)
             self._channel = channel
@@ -237,9 +239,8 @@ class AgentSession:
         self._patience = min(self._patience * 1.5, DIAL_MOST)
         raise ConnectionLost(f"{addr} does not answer")
 
-    async def _introduce(self, channel: Channel[FromManager]) -> bool:
+    async def _introduce(self, channel: Channel[FromManager], description: NodeDescription) -> bool:
         """Say hello; whether the other side is the leader and welcomes us."""
-        description = await self._node.describe()
         await channel.send(
             Hello(
                 description=description,
@@ -263,7 +264,7 @@ class AgentSession:
                 self._hint = answer.leader.addr if answer.leader else None
                 return False
             case Refused():
-                raise NodeRemoved(answer.message)
+                raise _refusal(answer)
             case _:
                 raise RemoteProtocolError("the manager did not answer hello")
 
@@ -299,7 +300,7 @@ class AgentSession:
             case Pulse():
                 pass
             case Refused():
-                raise NodeRemoved(message.message)
+                raise _refusal(message)
             case Redirect() | Welcome():
                 raise RemoteProtocolError("the manager greeted twice")
 
@@ -325,6 +326,13 @@ class AgentSession:
     async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
         heard = await self._node.probe(request.node_id, request.addr)
         await channel.send(ProbeAnswer(seq=request.seq, heard=heard))
+
+
+def _refusal(refused: Refused) -> SwarmletError:
+    """What a refusal means: only a node that was removed has to let its tasks go."""
+    if refused.code == NodeRemoved.code:
+        return NodeRemoved(refused.message)
+    return RemoteProtocolError(f"the manager refuses this session: {refused.message}")
 
 
 def _seconds(period: Nanos) -> float:

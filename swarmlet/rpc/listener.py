@@ -101,4 +101,10 @@ async def dial(
         except BaseException:
             await trio.aclose_forcefully(raw)
             raise
+    if stream.selected_alpn_protocol() is None:
+        await trio.aclose_forcefully(stream)
+        raise ConnectionLost(
+            f"{addr} does not speak this version of the protocol",
+            advice="run the same version of swarmlet on all nodes",
+        )
     return stream

@@ -4,13 +4,17 @@ import pytest
 import trio
 from swarmlet.manager.dispatcher import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
-from swarmlet.rpc.channel import ConnectionLost
+from swarmlet.model.specs import Role
+from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
     Acknowledged,
     Assignments,
     Beat,
+    FromManager,
     Goodbye,
     GoodbyeReason,
+    Hello,
     Pulse,
     Refused,
     Report,
@@ -24,7 +28,7 @@ from swarmlet.state.commands import (
     TaskChange,
 )
 
-from tests.unit.manager.rig import NOW, Rig
+from tests.unit.manager.rig import DESCRIPTION, NOW, Rig
 
 
 async def test_agent_gets_everything_of_its_node_and_nothing_else(autojump_clock: object) -> None:
@@ -240,3 +244,85 @@ async def test_report_of_thousands_of_tasks_is_committed_in_pieces(autojump_cloc
         task = rig.replica.view.task("t1")
         assert task is not None
         assert task.status.state is TaskState.RUNNING
+
+
+async def test_what_a_worker_says_of_foreign_tasks_never_reaches_the_log(
+    autojump_clock: object,
+) -> None:
+    """Not even as something to skip: identifiers of megabytes would kill the leader."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        before = rig.consensus.applied
+        running = TaskStatus(state=TaskState.RUNNING, at=NOW)
+        await agent.say(Report(seq=1, statuses=(("x" * 2_000_000, running),)))
+        assert await agent.hear() == Acknowledged(seq=1)
+        assert rig.consensus.applied == before
+
+
+@pytest.mark.parametrize("port", [0, -1, 65_536, 2**63 - 1])
+async def test_agent_that_listens_on_no_port_gets_no_session(
+    port: int, autojump_clock: object
+) -> None:
+    """Others will be asked to probe that port; it must be one."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    ours, theirs = trio.testing.memory_stream_pair()
+    channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
+    hello = Hello(description=DESCRIPTION, listen_port=port, swarmlet_version="0")
+    async with rig.running() as nursery:
+        await channel.send(hello)
+        with pytest.raises(RemoteProtocolError):
+            await rig.dispatcher.serve(ours, "w1", "10.0.0.9")
+        nursery.cancel_scope.cancel()
+
+
+async def test_hello_that_arrives_after_the_leadership_gets_no_session(
+    autojump_clock: object,
+) -> None:
+    """A dispatcher whose leadership ended must not keep an agent from the real leader."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running():
+        pass
+    ours, theirs = trio.testing.memory_stream_pair()
+    channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
+    await channel.send(Hello(description=DESCRIPTION, listen_port=1, swarmlet_version="0"))
+    with pytest.raises(ConnectionLost):
+        await rig.dispatcher.serve(ours, "w1", "10.0.0.9")
+
+
+async def test_only_a_quorum_may_say_that_a_node_was_removed(autojump_clock: object) -> None:
+    """A leader that was deposed without noticing does not know who joined since."""
+    rig = Rig()
+    await rig.found()
+    async with rig.running() as nursery:
+        rig.consensus.lose_leadership()
+        ours, theirs = trio.testing.memory_stream_pair()
+        channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
+        await channel.send(Hello(description=DESCRIPTION, listen_port=1, swarmlet_version="0"))
+        with pytest.raises(ConnectionLost):
+            await rig.dispatcher.serve(ours, "w9", "10.0.0.9")
+        nursery.cancel_scope.cancel()
+
+
+async def test_promotion_during_the_greeting_is_told(autojump_clock: object) -> None:
+    """What changes while an agent is greeted is not taken for told."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await trio.testing.wait_all_tasks_blocked()  # Welcome waits to be read
+        node = rig.replica.view.node("w1")
+        assert node is not None
+        await rig.members.set_role("w1", node.version, Role.MANAGER)
+        await agent.welcomed()
+        news = await agent.hear()
+        assert isinstance(news, Settings)
+        assert news.role is Role.MANAGER

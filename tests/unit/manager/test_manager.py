@@ -1,0 +1,107 @@
+"""Who may speak Raft to a manager."""
+
+from random import Random
+
+import pytest
+import trio
+from swarmlet.consensus.memory import MemoryConsensus
+from swarmlet.errors import NotAllowed
+from swarmlet.manager.manager import Manager
+from swarmlet.manager.replica import Replica
+from swarmlet.model.specs import Role
+from swarmlet.rpc.listener import RemoteNode
+from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange
+
+from tests.unit.manager.rig import Rig, now
+
+
+class Member(MemoryConsensus):
+    """A member whose peers talk until they are cut off."""
+
+    def __init__(self, replica: Replica) -> None:
+        super().__init__("m1", replica)
+        self.talking: list[str] = []
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    async def serve_peer(self, peer_id: str, stream: trio.abc.Stream) -> None:
+        del stream
+        self.talking.append(peer_id)
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.talking.remove(peer_id)
+
+
+async def _no_link(member: str) -> trio.abc.Stream:
+    raise AssertionError(member)
+
+
+class ManagerRig(Rig):
+    """A whole manager, its replica and member in the test's hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.member = Member(self.replica)
+        self.manager = Manager(
+            "m1",
+            replica=self.replica,
+            member=self.member,
+            dial=_no_link,
+            now=now,
+            rng=Random(5),
+        )
+
+    async def talk(self, node_id: str, role: Role = Role.MANAGER) -> None:
+        """Serve a peer with a certificate for ``role``."""
+        stream, _ = trio.testing.memory_stream_pair()
+        await self.manager.serve_raft(stream, RemoteNode(node_id, role, "c1", "10.0.0.9"))
+
+
+async def test_new_member_with_an_empty_replica_listens_to_any_manager() -> None:
+    """It knows nobody yet: the certificate must do."""
+    rig = ManagerRig()
+    with trio.move_on_after(0.01):
+        await rig.talk("m2")
+        raise AssertionError("the stream should have been served")
+
+
+@pytest.mark.parametrize("stored", ["unknown", "worker"])
+async def test_certificate_of_a_manager_that_is_none_any_more_is_refused(stored: str) -> None:
+    """A certificate lives 90 days; a demotion or a removal counts at once."""
+    rig = ManagerRig()
+    await rig.found()
+    await rig.node("worker")
+    with pytest.raises(NotAllowed):
+        await rig.talk(stored)
+
+
+async def test_worker_is_refused_whatever_the_store_says() -> None:
+    """Both must agree: certificate and state."""
+    rig = ManagerRig()
+    await rig.found()
+    await rig.node("m2", role=Role.MANAGER)
+    with pytest.raises(NotAllowed):
+        await rig.talk("m2", Role.WORKER)
+
+
+async def test_open_stream_of_a_removed_manager_is_cut(autojump_clock: object) -> None:
+    """Who was let in while a manager is cut off when it is none any more."""
+    rig = ManagerRig()
+    await rig.found()
+    await rig.node("m2", role=Role.MANAGER)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.manager.run)
+        nursery.start_soon(rig.talk, "m2")
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.member.talking == ["m2"]
+        demoted = NodeChange(id="m2", role=Role.WORKER)
+        await rig.proposer.propose(ChangeNodes(changes=(demoted,)))
+        node = rig.replica.view.node("m2")
+        assert node is not None
+        await rig.proposer.propose(DeleteNode(id="m2", expect=node.version))
+        await trio.testing.wait_all_tasks_blocked()
+        assert rig.member.talking == []
+        nursery.cancel_scope.cancel()
