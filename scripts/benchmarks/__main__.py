@@ -113,8 +113,10 @@ def refuse_without_root(benches: Sequence[Bench]) -> None:
 
 
 def end(number: int, frame: FrameType | None) -> None:
-    """Leave through every ``with``: the playground is taken down."""
+    """Leave through every ``with``: the playground is taken down, whatever is signalled then."""
     del frame
+    for further in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(further, lambda *_: None)
     sys.exit(128 + number)
 
 
@@ -133,7 +135,8 @@ def main() -> int:
     options = parser.parse_args()
     benches = [bench for bench in BENCHES if bench.name in (options.only or names)]
     refuse_without_root(benches)
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     before = machine()
     run = Run(options.trials)
     with ExitStack() as stack:

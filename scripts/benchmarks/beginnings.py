@@ -82,7 +82,8 @@ def replicas(lab: Lab, trials: int) -> list[Figure]:
 def _service(lab: Lab, count: int) -> float:
     leader = lab.leader()
     called = time.monotonic()
-    service = lab.create_running(leader, count)
+    service = lab.create(leader, count)
+    lab.wait_count(leader, service, count)
     took = time.monotonic() - called
     lab.remove(leader, service)
     return took

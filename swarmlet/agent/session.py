@@ -11,7 +11,7 @@ import trio
 
 from swarmlet import __version__
 from swarmlet.clock import Nanos, Rng
-from swarmlet.errors import SwarmletError
+from swarmlet.errors import EngineUnavailable, SwarmletError
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -45,6 +45,14 @@ RETRY: Final = 0.25
 
 #: Seconds that a goodbye waits for a leader to say it to.
 GOODBYE_WAIT: Final = 1.5
+
+#: Seconds for a manager to take a connection. A host without power says nothing at all, and the
+#: next must be tried long before the leader gives this node up; the slow get more each time.
+DIAL_FIRST: Final = 0.75
+DIAL_MOST: Final = 5.0
+
+#: Seconds for a manager to answer hello: a commit, if what the node says is news.
+ANSWER_TIMEOUT: Final = 5.0
 
 #: Statuses in one report; a node that returns with thousands sends several.
 MAX_REPORT: Final = 500
@@ -112,7 +120,11 @@ class NodeSide(Protocol):
         ...
 
     async def describe(self) -> NodeDescription:
-        """What this node says of itself."""
+        """What this node says of itself. Raises EngineUnavailable or EngineError."""
+        ...
+
+    async def engine_lost(self) -> None:
+        """Return once the engine is away for longer than its restart takes."""
         ...
 
     def statuses(self) -> dict[str, TaskStatus]:
@@ -139,6 +151,7 @@ class AgentSession:
         self._channel: Channel[FromManager] | None = None
         self._hint: str | None = None
         self._period = HEARTBEAT
+        self._patience = DIAL_FIRST
         self._connected = trio.Event()
         self._over = False
 
@@ -168,10 +181,12 @@ class AgentSession:
                 refused = ""
                 try:
                     await self._hold(addr)
-                except* (ConnectionLost, RemoteProtocolError) as group:
-                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 except* NodeRemoved as group:
                     refused = str(group.exceptions[0])
+                except* SwarmletError as group:
+                    # The connection broke, the manager talks rubbish, or the local engine does not
+                    # answer: none of it ends the agent.
+                    log.info("session-ended", manager=addr, reason=str(group.exceptions[0]))
                 if refused:
                     raise NodeRemoved(refused)
                 if self._hint is not None or self._over:
@@ -188,8 +203,8 @@ class AgentSession:
         return [hint, *(a for a in order if a != hint)] if hint else order
 
     async def _hold(self, addr: str) -> None:
-        """One session. Raises ConnectionLost, RemoteProtocolError or NodeRemoved."""
-        stream = await self._node.dial(addr)
+        """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
+        stream = await self._dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
         try:
             if not await self._introduce(channel):
@@ -203,6 +218,12 @@ class AgentSession:
             self._connected = trio.Event()
             await channel.aclose()
 
+    async def _dial(self, addr: str) -> trio.abc.Stream:
+        with trio.move_on_after(self._patience):
+            return await self._node.dial(addr)
+        self._patience = min(self._patience * 1.5, DIAL_MOST)
+        raise ConnectionLost(f"{addr} does not answer")
+
     async def _introduce(self, channel: Channel[FromManager]) -> bool:
         """Say hello; whether the other side is the leader and welcomes us."""
         description = await self._node.describe()
@@ -213,7 +234,11 @@ class AgentSession:
                 swarmlet_version=__version__,
             )
         )
-        answer = await channel.receive()
+        with trio.move_on_after(ANSWER_TIMEOUT) as scope:
+            answer = await channel.receive()
+        if scope.cancelled_caught:
+            raise ConnectionLost(f"{channel.peer} does not answer hello")
+        self._patience = DIAL_FIRST
         match answer:
             case Welcome():
                 self._learn(
@@ -236,6 +261,7 @@ class AgentSession:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._beat, channel)
             nursery.start_soon(self._send_reports, channel)
+            nursery.start_soon(self._end_without_engine)
             while True:
                 self._take(await self._listen(channel), channel, nursery)
 
@@ -273,6 +299,11 @@ class AgentSession:
         while True:
             await channel.send(Beat())
             await trio.sleep(_seconds(self._period))
+
+    async def _end_without_engine(self) -> None:
+        """A node that can run nothing must fall silent, or tasks would wait on it for ever."""
+        await self._node.engine_lost()
+        raise EngineUnavailable("the Docker Engine does not answer")
 
     async def _send_reports(self, channel: Channel[FromManager]) -> None:
         while True:

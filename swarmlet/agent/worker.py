@@ -117,6 +117,7 @@ class Worker:
         self._free = False  # a manager spoke, or none did for long enough
         self._incarnation = Incarnation(name="", started_at=convert.instant(""))
         self._ready = trio.Event()  # the event stream is up and the units know their containers
+        self._away_since: float | None = None  # when the engine was lost; None while it answers
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
         self._dirty = trio.Event()
         self.parallel = parallel
@@ -163,6 +164,11 @@ class Worker:
         if self._told.is_set():
             self._release()
         self._dirty.set()
+
+    def engine_away(self) -> Seconds:
+        """For how long the engine does not answer; 0 while it does."""
+        since = self._away_since
+        return Seconds(0.0 if since is None else trio.current_time() - since)
 
     async def wait_idle(self) -> None:
         """Wait until no task is left, dismissed ones included: their containers are removed.
@@ -446,17 +452,21 @@ class Worker:
     async def _follow_engine(self) -> None:
         """Read the stream of events, for good; after each break look at everything anew."""
         retry = Backoff(self._rng)
+        self._away_since = trio.current_time()
         while True:
             try:
                 async with self._engine.events(
                     labels=[convert.TASK_LABEL], actions=ACTIONS
                 ) as events:
                     await self._resync()
+                    self._away_since = None
                     retry.reset()
                     async for event in events:
                         self._on_event(event)
             except (EngineUnavailable, EngineError, NotFound) as exc:
                 log.info("engine-stream-broken", reason=exc.message)
+            if self._away_since is None:
+                self._away_since = trio.current_time()
             if self._ready.is_set():  # never replace one that supervisors wait for
                 self._ready = trio.Event()
             await retry.wait()

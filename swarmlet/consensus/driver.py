@@ -134,6 +134,7 @@ class SyncObjConsensus:
         self._rounds = self._syncs = 0
         self._sync_seconds = 0.0
         self._sync_started: float | None = None
+        self._syncing = trio.Event()  # of the present sync, or the next
 
     # -- what is known
 
@@ -377,6 +378,7 @@ class SyncObjConsensus:
 
     async def _sync(self, jobs: list[Callable[[], None]]) -> None:
         started = self._sync_started = trio.current_time()
+        self._syncing.set()
         try:
             await self._run_blocking(partial(_run_all, jobs))
         finally:
@@ -393,9 +395,11 @@ class SyncObjConsensus:
     async def _beat(self) -> None:
         """Keep the leadership while a sync is slow; a dead disk must cost it."""
         while True:
+            await self._syncing.wait()  # an idle member sleeps on
             await trio.sleep(self.settings.heartbeat)
             started, now = self._sync_started, trio.current_time()
             if started is None:
+                self._syncing = trio.Event()
                 continue
             if self.settings.heartbeat / 2 < now - started < SLOW_DISK_SECONDS:
                 self._send(self._core.heartbeats(now))

@@ -40,9 +40,9 @@ class Settings(msgspec.Struct, frozen=True):
     down_after: float
 
     @classmethod
-    def of(cls, spec: ClusterSpec) -> "Settings":
-        """Those of the cluster."""
-        suspect, down = failure_times(spec)
+    def of(cls, spec: ClusterSpec, nodes: int = 0) -> "Settings":
+        """Those of a cluster with so many nodes."""
+        suspect, down = failure_times(spec, nodes)
         return cls(suspect / SECOND, down / SECOND)
 
 

@@ -4,6 +4,10 @@ What gathers while one proposal is under way goes into the next. So ten thousand
 cost a few Raft entries, and a single one waits for nobody.
 """
 
+from collections import deque
+from typing import Final
+
+import msgspec
 import structlog
 import trio
 
@@ -13,8 +17,9 @@ from swarmlet.state.commands import AnyCommand
 
 log = structlog.get_logger()
 
-#: Commands in one proposal: keeps a Raft entry far below its limit of 1 MiB (about 300 bytes each).
-MAX_BATCH = 500
+#: Bytes of commands in one proposal (or one command, if it alone is larger): far below the 1 MiB
+#: that a Raft entry may have, and small enough not to delay heartbeats.
+MAX_BATCH: Final = 256 << 10
 
 
 class Committer:
@@ -22,13 +27,13 @@ class Committer:
 
     def __init__(self, proposer: Proposer) -> None:
         self._proposer = proposer
-        self._queue: list[tuple[AnyCommand, trio.Event]] = []
+        self._queue: deque[tuple[AnyCommand, int, trio.Event]] = deque()
         self._wake = trio.Event()
 
     def submit(self, command: AnyCommand) -> trio.Event:
         """Queue a command; the event is set when it is committed (refusals are not reported)."""
         done = trio.Event()
-        self._queue.append((command, done))
+        self._queue.append((command, len(msgspec.msgpack.encode(command)), done))
         self._wake.set()
         return done
 
@@ -36,14 +41,26 @@ class Committer:
         """Commit until cancelled; while there is no quorum, try again (commands are idempotent)."""
         while True:
             await self._wake.wait()
-            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+            commands, waiting = self._take()
             if not self._queue:
                 self._wake = trio.Event()
-            await self._commit(tuple(command for command, _ in batch))
-            for _, done in batch:
+            await self._commit(commands)
+            for done in waiting:
                 done.set()
 
-    async def _commit(self, commands: tuple[AnyCommand, ...]) -> None:
+    def _take(self) -> tuple[list[AnyCommand], list[trio.Event]]:
+        """The next batch."""
+        commands: list[AnyCommand] = []
+        waiting: list[trio.Event] = []
+        room = MAX_BATCH
+        while self._queue and (not commands or self._queue[0][1] <= room):
+            command, size, done = self._queue.popleft()
+            commands.append(command)
+            waiting.append(done)
+            room -= size
+        return commands, waiting
+
+    async def _commit(self, commands: list[AnyCommand]) -> None:
         while True:
             try:
                 await self._proposer.outcomes(*commands)

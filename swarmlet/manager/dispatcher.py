@@ -5,19 +5,22 @@ what it reports is committed together with what other agents report in that mome
 acknowledged. Design: "Flow of a wish", steps 4 and 5.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
-from swarmlet.clock import Nanos, WallClock
+from swarmlet.clock import WallClock
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults
-from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState
+from swarmlet.model.objects import Node, NodeState, NodeStatus, Task, TaskState, TaskStatus
 from swarmlet.model.specs import ClusterSpec, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
     Acknowledged,
     Assignment,
@@ -44,11 +47,19 @@ log = structlog.get_logger()
 #: Changes that follow each other within this time (seconds) go out together (swarmkit: 100 ms).
 FLUSH_DELAY: Final = 0.005
 
+#: Reports of one agent that may wait for their commit; more stay unread.
+MAX_OPEN_REPORTS: Final = 8
+
+#: What one status may say, in characters, and what a description may weigh, in bytes: a worker
+#: must not be able to fill the log of the managers.
+MAX_TEXT: Final = 2_000
+MAX_DESCRIPTION: Final = 64 << 10
+
+#: Statuses in one command.
+MAX_REPORTED: Final = 200
+
 #: Where a daemon listens unless it says otherwise.
 DEFAULT_PORT: Final = 2377
-
-#: Above this many nodes the heartbeat stretches in proportion: 1,000 nodes beat every 5 s.
-NODES_PER_HEARTBEAT: Final = 200
 
 
 class Session:
@@ -149,9 +160,12 @@ def acting_role(node: Node) -> Role:
     return Role.MANAGER if manager else Role.WORKER
 
 
-def heartbeat_period(spec: ClusterSpec, nodes: int) -> Nanos:
-    """Time between heartbeats, stretched in large clusters: beats must not drown the leader."""
-    return Nanos(int(defaults.heartbeat(spec) * max(1.0, nodes / NODES_PER_HEARTBEAT)))
+def settings_of(view: View) -> dict[Role, Settings]:
+    """What agents are told, by the role that their node shall act in."""
+    spec = view.cluster.spec if view.cluster else ClusterSpec()
+    heartbeat = defaults.heartbeat(spec, sum(1 for _ in view.nodes()))
+    peers = managers(view)
+    return {role: Settings(heartbeat=heartbeat, managers=peers, role=role) for role in Role}
 
 
 class Dispatcher:
@@ -196,12 +210,13 @@ class Dispatcher:
             if session is not None:
                 session.touch((task,))
         if reset or change.nodes or change.cluster:
+            settings = settings_of(view)
             for session in self.sessions.values():
                 node = view.node(session.node_id)
                 if node is None:
                     session.scope.cancel()  # removed: its next connection is told so
                 else:
-                    session.set_settings(self._settings(view, node))
+                    session.set_settings(settings[acting_role(node)])
 
     async def serve(self, stream: trio.abc.Stream, node_id: str, host: str) -> None:
         """Serve one agent until its connection ends or another takes its place."""
@@ -217,6 +232,8 @@ class Dispatcher:
         if node is None or not isinstance(hello, Hello):
             await channel.send(_REMOVED)
             return
+        if len(msgspec.msgpack.encode(hello.description)) > MAX_DESCRIPTION:
+            raise RemoteProtocolError(f"node {node_id} describes itself at too great length")
         with trio.CancelScope() as scope:
             session = Session(node_id, channel, scope)
             self._replace(session)
@@ -245,7 +262,7 @@ class Dispatcher:
         if node is None:
             await session.channel.send(_REMOVED)
             return
-        settings = self._settings(view, node)
+        settings = settings_of(view)[acting_role(node)]
         session.set_settings(settings)
         await session.channel.send(
             Welcome(heartbeat=settings.heartbeat, managers=settings.managers, role=settings.role)
@@ -275,6 +292,7 @@ class Dispatcher:
 
     async def _read(self, session: Session, nursery: trio.Nursery) -> None:
         """Take what the agent says until it says goodbye. Raises ConnectionLost."""
+        room = trio.Semaphore(MAX_OPEN_REPORTS)
         while True:
             message = await session.channel.receive()
             self._heard(session.node_id)
@@ -282,7 +300,8 @@ class Dispatcher:
                 case Beat():
                     await session.channel.send(Pulse())
                 case Report():
-                    nursery.start_soon(self._report, session, message)
+                    await room.acquire()
+                    nursery.start_soon(self._report, session, message, room)
                 case Goodbye():
                     session.goodbye = message.reason
                     return
@@ -291,21 +310,13 @@ class Dispatcher:
                 case Hello():
                     return
 
-    async def _report(self, session: Session, report: Report) -> None:
-        reports = tuple(TaskReport(id_, status) for id_, status in report.statuses)
-        command = ReportTasks(node_id=session.node_id, reports=reports)
-        await self._committer.submit(command).wait()
+    async def _report(self, session: Session, report: Report, room: trio.Semaphore) -> None:
+        try:
+            for command in _commands(session.node_id, report):
+                await self._committer.submit(command).wait()
+        finally:
+            room.release()
         await session.channel.send(Acknowledged(seq=report.seq))
-
-    def _settings(self, view: View, node: Node) -> Settings:
-        cluster = view.cluster
-        spec = cluster.spec if cluster else ClusterSpec()
-        count = sum(1 for _ in view.nodes())
-        return Settings(
-            heartbeat=heartbeat_period(spec, count),
-            managers=managers(view),
-            role=acting_role(node),
-        )
 
     async def ask_probe(self, via: str, seq: int, node_id: str) -> None:
         """Ask an agent to find out whether another node answers it."""
@@ -323,6 +334,18 @@ class Dispatcher:
         node = self._replica.view.node(node_id)
         host = node.status.addr if node else ""
         return f"{host}:{self._ports.get(node_id, DEFAULT_PORT)}"
+
+
+def _commands(node_id: str, report: Report) -> Iterator[ReportTasks]:
+    """A report as commands that fit in the log, whatever the agent said."""
+    reports = [TaskReport(id_, _bounded(status)) for id_, status in report.statuses]
+    for start in range(0, len(reports), MAX_REPORTED):
+        part = tuple(reports[start : start + MAX_REPORTED])
+        yield ReportTasks(node_id=node_id, reports=part)
+
+
+def _bounded(status: TaskStatus) -> TaskStatus:
+    return replace(status, message=status.message[:MAX_TEXT], err=status.err[:MAX_TEXT])
 
 
 _REMOVED: Final = Refused(

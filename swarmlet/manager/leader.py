@@ -106,8 +106,9 @@ class Leader:
     # Failure detection: the detector judges, this class hears and writes down.
 
     def _settings(self) -> Settings:
-        cluster = self._replica.view.cluster
-        return Settings.of(cluster.spec if cluster else ClusterSpec())
+        view = self._replica.view
+        spec = view.cluster.spec if view.cluster else ClusterSpec()
+        return Settings.of(spec, sum(1 for _ in view.nodes()))
 
     def _heard(self, node_id: str) -> None:
         self._detector.beat(node_id, trio.current_time())

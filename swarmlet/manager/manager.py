@@ -1,7 +1,7 @@
 """The manager part of a node: replica, Raft member and, while it leads, the leader's loops."""
 
 from contextlib import aclosing, suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -22,6 +22,10 @@ from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import FromAgent, Redirect
 
 log = structlog.get_logger()
+
+#: Seconds and bytes for machines without a certificate: joining takes one small call.
+STRANGER_TIMEOUT: Final = 30.0
+STRANGER_FRAME: Final = 64 << 10
 
 
 class RaftMember(Consensus, Protocol):
@@ -144,10 +148,14 @@ class Manager:
         )
 
     async def serve_stranger(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        """Answer a machine that wants to join."""
-        await serve_calls(
-            stream, lambda request: self.members.answer_stranger(request, who), peer=who.host
-        )
+        """Answer a machine that wants to join; one that dawdles or says too much is cut off."""
+        with trio.move_on_after(STRANGER_TIMEOUT):
+            await serve_calls(
+                stream,
+                lambda request: self.members.answer_stranger(request, who),
+                peer=who.host,
+                limit=STRANGER_FRAME,
+            )
 
     async def serve_raft(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
         """Take Raft messages from another manager."""

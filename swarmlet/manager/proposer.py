@@ -22,6 +22,7 @@ from swarmlet.consensus.port import (
 from swarmlet.errors import (
     AlreadyExists,
     FailedPrecondition,
+    InvalidInput,
     NoQuorum,
     NotFound,
     OutOfSequence,
@@ -110,8 +111,11 @@ class Proposer:
                     return await self._consensus.propose(data, ident=ident)
                 if leadership.leader is not None:
                     return await self._forward(leadership.leader, data, ident)
-            except (NotLeader, OutcomeUnknown, ConnectionLost, CallRefused):
+            except (NotLeader, OutcomeUnknown, ConnectionLost):
                 pass  # nothing is lost: the identity makes the next try the same proposal
+            except CallRefused as exc:
+                if exc.remote_code == InvalidInput.code:  # too large: no manager will take it
+                    raise InvalidInput(exc.message, advice=exc.advice) from exc
             await trio.sleep(RETRY)
 
     async def _forward(self, leader: str, data: bytes, ident: ProposalId) -> Applied:

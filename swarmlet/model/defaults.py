@@ -28,6 +28,12 @@ MONITOR: Final = Nanos(5 * SECOND)
 #: README: two-step failure detection). Labels of the cluster change them, in seconds.
 SUSPECT_AFTER: Final = Nanos(17 * SECOND // 10)
 DOWN_AFTER: Final = Nanos(33 * SECOND // 10)
+#: Heartbeats that a setting must leave: one may be late by half.
+LEAST_SILENCE: Final = 1.5
+
+#: Above this many nodes the heartbeat stretches in proportion: 1,000 nodes beat every 5 s.
+NODES_PER_HEARTBEAT: Final = 200
+
 SUSPECT_LABEL: Final = "swarmlet.failure.suspect-after"
 DOWN_LABEL: Final = "swarmlet.failure.down-after"
 
@@ -65,10 +71,13 @@ def history_limit(cluster: ClusterSpec) -> int:
     return HISTORY_LIMIT if given is None else given
 
 
-def heartbeat(cluster: ClusterSpec) -> Nanos:
-    """Time between two heartbeats of an agent in a small cluster."""
+def heartbeat(cluster: ClusterSpec, nodes: int = 0) -> Nanos:
+    """Time between two heartbeats of an agent; stretched in large clusters.
+
+    Beats must not drown the leader.
+    """
     given = cluster.dispatcher and cluster.dispatcher.heartbeat_period
-    return Nanos(given) if given else HEARTBEAT
+    return Nanos(int((given or HEARTBEAT) * max(1.0, nodes / NODES_PER_HEARTBEAT)))
 
 
 def cert_expiry(cluster: ClusterSpec) -> Nanos:
@@ -77,14 +86,16 @@ def cert_expiry(cluster: ClusterSpec) -> Nanos:
     return Nanos(given) if given else CERT_EXPIRY
 
 
-def failure_times(cluster: ClusterSpec) -> tuple[Nanos, Nanos]:
+def failure_times(cluster: ClusterSpec, nodes: int = 0) -> tuple[Nanos, Nanos]:
     """Silence after which a node is (suspect, down). Never less than the heartbeat allows.
 
-    One beat may be lost without suspicion, so the periods scale with the heartbeat.
+    One beat may be late without suspicion, so the periods scale with the heartbeat.
     """
-    scale = heartbeat(cluster) / HEARTBEAT
+    beat = heartbeat(cluster, nodes)
+    scale = beat / HEARTBEAT
     suspect = _seconds(cluster.labels.get(SUSPECT_LABEL), default=Nanos(int(SUSPECT_AFTER * scale)))
     down = _seconds(cluster.labels.get(DOWN_LABEL), default=Nanos(int(DOWN_AFTER * scale)))
+    suspect = Nanos(max(suspect, int(LEAST_SILENCE * beat)))
     return suspect, max(suspect, down)
 
 

@@ -4,6 +4,7 @@ Holds what every node has (listener, agent) and what comes and goes with the rol
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
-from swarmlet.errors import SwarmletError
+from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeDescription, TaskStatus
@@ -25,6 +26,7 @@ from swarmlet.model.specs import Role
 from swarmlet.node import addresses
 from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
+from swarmlet.node.renewal import renew_in_time
 from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
 from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
@@ -33,11 +35,7 @@ from swarmlet.state.commands import AnyCommand
 
 log = structlog.get_logger()
 
-#: Certificates are renewed at this part of their life (design: security).
-RENEW_AT: Final = 2 / 3
-
-#: Seconds between two looks at the certificate's age, and between tries to renew it.
-RENEWAL_CHECK: Final = 3600.0
+#: Seconds between two tries to renew the certificate.
 RENEWAL_RETRY: Final = 0.5
 
 #: Seconds between two tries to become a Raft member.
@@ -45,6 +43,12 @@ MEMBER_RETRY: Final = 0.25
 
 #: Seconds between two looks whether a manager that joins has caught up.
 SETTLE_CHECK: Final = 0.02
+
+#: Seconds that an engine may be away, to restart or to be upgraded, before its node counts as lost.
+ENGINE_GRACE: Final = 15.0
+
+#: Seconds between two looks at an engine that is away for almost as long.
+ENGINE_CHECK: Final = 0.5
 
 #: Seconds for the containers of a node that was removed to stop.
 STOP_TIMEOUT: Final = 20.0
@@ -69,6 +73,7 @@ class Membership:
         self._now = now
         self._rng = rng
         self._port = NodePort(state.identity)
+        self._description: NodeDescription | None = None
         self._wanted_role = identity.role
         self._role_changed = trio.Event()
         self._manager_scope: trio.CancelScope | None = None
@@ -98,7 +103,9 @@ class Membership:
             await nursery.start(self._worker.run)
             nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
-            nursery.start_soon(self._renew_in_time)
+            nursery.start_soon(
+                partial(renew_in_time, lambda: self.identity.cert, self._renew, now=self._now)
+            )
             task_status.started()
 
     async def _hold_sessions(self) -> None:
@@ -163,8 +170,22 @@ class Membership:
         return await self._port.probe(node_id, addr)
 
     async def describe(self) -> NodeDescription:
-        """What this node says of itself."""
-        return await describe(self._engine)
+        """What this node says of itself; while its engine restarts, what it said last.
+
+        Raises EngineUnavailable or EngineError.
+        """
+        try:
+            self._description = await describe(self._engine)
+        except (EngineUnavailable, EngineError):
+            if self._description is None or self._worker.engine_away() >= ENGINE_GRACE:
+                raise
+        return self._description
+
+    async def engine_lost(self) -> None:
+        """Return once the engine is away for longer than its restart takes."""
+        # An outage has a length, not an event.
+        while (left := ENGINE_GRACE - self._worker.engine_away()) > 0:  # noqa: ASYNC110
+            await trio.sleep(max(left, ENGINE_CHECK))
 
     def statuses(self) -> dict[str, TaskStatus]:
         """The last status of each task here."""
@@ -199,7 +220,6 @@ class Membership:
     async def _start_manager(self, nursery: trio.Nursery, *, bootstrap: bool = False) -> Manager:
         node_id = self.identity.node_id
         self.state.check_raft(self.file)
-        self._save(voted=True)
         replica = Replica()
         member = SyncObjConsensus(
             node_id,
@@ -210,6 +230,7 @@ class Membership:
             dial=lambda peer: self._port.dial_raft(peer, self._addr_of(peer)),
             rng=self._rng,
         )
+        self._save(voted=True)  # its files exist by now, and it has not voted yet
         manager = self.manager = Manager(
             node_id,
             replica=replica,
@@ -275,15 +296,6 @@ class Membership:
                 self._save(voted=False)
                 self.state.wipe_raft()
             log.info("role-changed", role=self.identity.role)
-
-    async def _renew_in_time(self) -> None:
-        while True:
-            start, end = ca.validity(self.identity.cert)
-            due = start + (end - start) * RENEW_AT
-            wait = min(RENEWAL_CHECK, max(0.0, (due - self._now()) / 1e9))
-            await trio.sleep(wait)
-            if self._now() >= due:
-                await self._renew()
 
     async def _renew(self) -> None:
         """Get a fresh certificate (with a fresh key) for the role that the cluster gives."""

@@ -245,6 +245,7 @@ class Node:
             raise NotSupported("force-new-cluster is not supported yet by swarmlet")
         async with self._changing:
             self._refuse_member()
+            await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             founded = founding.found(request, file.advertise_addr, now=self._clock, rng=self._rng)
             node_id = founded.identity.node_id
@@ -278,6 +279,7 @@ class Node:
         """Join a cluster. Returns when the leader has welcomed this node."""
         async with self._changing:
             self._refuse_member()
+            await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             await port.try_listening(*addresses.split(file.listen_addr))
             admission = await joining.join(
@@ -312,6 +314,10 @@ class Node:
             await leaving.leave(membership)
             await self._end()
             log.info("left-cluster")
+
+    async def _demand_engine(self) -> None:
+        """A node is of no use without its engine. Raises EngineUnavailable."""
+        await self._engine.info()
 
     def _refuse_member(self) -> None:
         if self._membership is not None:

@@ -10,9 +10,10 @@ import trio
 from swarmlet.errors import SwarmletError
 from swarmlet.model.specs import Availability, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
+from swarmlet.rpc.frames import MAX_FRAME
 from swarmlet.rpc.messages import Peer
 
-#: Calls that one connection may have open; more wait their turn at the server.
+#: Calls that one connection may have open; more stay unread.
 MAX_OPEN_CALLS: Final = 1024
 
 
@@ -203,27 +204,35 @@ async def call_once(stream: trio.abc.Stream, body: Request, *, peer: str) -> Ans
 
 
 async def serve_calls(
-    stream: trio.abc.Stream, handle: Callable[[Request], Awaitable[Answer]], *, peer: str
+    stream: trio.abc.Stream,
+    handle: Callable[[Request], Awaitable[Answer]],
+    *,
+    peer: str,
+    limit: int = MAX_FRAME,
 ) -> None:
-    """Answer requests until the connection ends (ConnectionLost, RemoteProtocolError).
+    """Answer requests of at most ``limit`` bytes until the connection ends.
+
+    Raises ConnectionLost or RemoteProtocolError then.
 
     A SwarmletError of ``handle`` is the caller's answer, not the connection's end.
     """
-    channel: Channel[NumberedRequest] = Channel(stream, NumberedRequest, peer=peer)
-    limit = trio.CapacityLimiter(MAX_OPEN_CALLS)
+    channel: Channel[NumberedRequest] = Channel(stream, NumberedRequest, peer=peer, limit=limit)
+    room = trio.Semaphore(MAX_OPEN_CALLS)
 
     async def answer(request: NumberedRequest) -> None:
-        async with limit:
-            try:
-                body = await handle(request.body)
-            except SwarmletError as exc:
-                leader = getattr(exc, "leader", None) or ""
-                body = Failed(code=exc.code, message=exc.message, advice=exc.advice, leader=leader)
+        try:
+            body = await handle(request.body)
+        except SwarmletError as exc:
+            leader = getattr(exc, "leader", None) or ""
+            body = Failed(code=exc.code, message=exc.message, advice=exc.advice, leader=leader)
+        finally:
+            room.release()
         await channel.send(NumberedAnswer(request.number, body))
 
     try:
         async with trio.open_nursery() as nursery:
             while True:
+                await room.acquire()  # what is too much stays unread: back-pressure
                 nursery.start_soon(answer, await channel.receive())
     finally:
         await channel.aclose()

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from swarmlet.errors import Unavailable
-from swarmlet.rpc.frames import FrameDecoder, RemoteProtocolError, frame
+from swarmlet.rpc.frames import MAX_FRAME, FrameDecoder, RemoteProtocolError, frame
 
 _In = TypeVar("_In")
 
@@ -43,11 +43,13 @@ class Channel(Generic[_In]):
     Any number of tasks may send; one may receive.
     """
 
-    def __init__(self, stream: trio.abc.Stream, incoming: object, *, peer: str) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, incoming: object, *, peer: str, limit: int = MAX_FRAME
+    ) -> None:
         self.stream = stream
         self.peer = peer
         self._decoder: msgspec.msgpack.Decoder[_In] = msgspec.msgpack.Decoder(incoming)
-        self._frames = FrameDecoder()
+        self._frames = FrameDecoder(limit=limit)
         self._ready: deque[bytes] = deque()
         self._lock = trio.Lock()
 

@@ -28,7 +28,8 @@ def frame(payload: bytes) -> bytes:
 class FrameDecoder:
     """Cuts a stream into payloads, whatever the pieces in which it arrives."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, limit: int = MAX_FRAME) -> None:
+        self._limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> list[bytes]:
@@ -38,9 +39,9 @@ class FrameDecoder:
         start = 0
         while len(self._buffer) - start >= _LENGTH.size:
             (size,) = _LENGTH.unpack_from(self._buffer, start)
-            if size > MAX_FRAME:
+            if size > self._limit:
                 raise RemoteProtocolError(
-                    f"a frame announces {size} bytes; {MAX_FRAME} is the limit"
+                    f"a frame announces {size} bytes; {self._limit} is the limit"
                 )
             end = start + _LENGTH.size + size
             if len(self._buffer) < end:

@@ -223,6 +223,16 @@ class Cluster:
         names = {node["ID"]: name for name, node in self.nodes(host).items()}
         return Counter(names[task["NodeID"]] for task in self.running(service, host))
 
+    def wait_moved(self, service: str, count: int, gone: str, host: str = "m1") -> None:
+        """Wait until a host has no part any more of what runs, and the others have all of it.
+
+        That a node is down is known a moment before its tasks are replaced.
+        """
+        eventually(
+            lambda: self.places(service, host)[gone] == 0, f"no task of {service} is on {gone}"
+        )
+        self.wait_running(service, count, host)
+
     def remove(self, *services: str, host: str = "m1") -> None:
         """Remove services, and wait until no container of them is left."""
         self.docker(host, "service", "rm", *services)

@@ -208,6 +208,14 @@ def test_what_was_acknowledged_survives_random_faults(cluster: Cluster) -> None:
     )
     for path in ("/services", "/tasks", "/nodes"):
         eventually(partial(agree, cluster, path), f"managers agree on {path}", seen=lambda: story)
+    for host in cluster.hosts:
+        fatal = [line for line in cluster.log(host).splitlines() if is_fatal(line)]
+        assert not fatal, f"the daemon of {host} could not go on: {fatal}; {story}"
+
+
+def is_fatal(line: str) -> bool:
+    """Whether a line of a daemon's log tells of an end that nobody asked for, or of a bug."""
+    return line.startswith("Traceback") or "[error" in line or "[critical" in line
 
 
 def replicas_of(service: Json) -> int:

@@ -109,8 +109,7 @@ def test_no_acknowledged_write_is_lost_while_leaders_lose_power(cluster: Cluster
             cluster.wait_leader(other, other_than=leader)
             writer.wait_more()
             cluster.wait_state(leader, "down", at=other)
-            cluster.wait_running("web", 6, other)
-            assert cluster.places("web", other)[leader] == 0
+            cluster.wait_moved("web", 6, leader, other)
             cluster.playground.start(leader)
             cluster.wait_all_ready(at=other)
     for host in ("m1", "m2", "m3"):
@@ -135,8 +134,7 @@ def test_a_worker_that_loses_power_is_replaced_and_comes_back_empty(cluster: Clu
     cluster.wait_running("web", 5)
     cluster.playground.kill("w1")
     cluster.wait_state("w1", "down")
-    cluster.wait_running("web", 5)
-    assert cluster.places("web")["w1"] == 0
+    cluster.wait_moved("web", 5, "w1")
     cluster.playground.start("w1")
     cluster.wait_state("w1", "ready")
     eventually(lambda: not cluster.containers_on("w1", "web"), "what was replaced does not run")
@@ -152,7 +150,7 @@ def test_a_node_that_was_cut_off_stops_what_was_replaced(cluster: Cluster) -> No
     assert before
     cluster.playground.cut("w2")
     cluster.wait_state("w2", "down")
-    cluster.wait_running("web", 5)
+    cluster.wait_moved("web", 5, "w2")
     assert {c["Id"] for c in cluster.containers_on("w2", "web")} == before
     cluster.playground.heal("w2")
     cluster.wait_state("w2", "ready")
@@ -191,7 +189,12 @@ def test_a_minority_reads_at_once_and_is_stale_and_its_writes_say_what_is_missin
 
     cluster.playground.heal()
     cluster.wait_all_ready(at=alone)
-    assert {s["Spec"]["Name"] for s in cluster.client(alone).get("/services")} == {"web", "new"}
+    eventually(
+        lambda: (
+            {s["Spec"]["Name"] for s in cluster.client(alone).get("/services")} == {"web", "new"}
+        ),
+        "it has caught up",
+    )
     cluster.wait_containers("web", 5)
     one_in_each_slot(cluster, "web")
 
@@ -271,11 +274,24 @@ def test_a_manager_that_boots_alone_shows_what_it_knew(cluster: Cluster) -> None
     one_in_each_slot(cluster, "web")
 
 
+@pytest.fixture
+def patient(cluster: Cluster) -> Iterator[Cluster]:
+    """The cluster with twice the time before a silent node is down.
+
+    Python itself takes seconds to start when the machine is short of processors; that must not
+    decide what is claimed here.
+    """
+    cluster.docker("m1", "swarm", "update", "--dispatcher-heartbeat=2s")
+    yield cluster
+    cluster.docker("m1", "swarm", "update", "--dispatcher-heartbeat=1s")
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["SIGTERM", "SIGKILL"])
 def test_a_daemon_that_restarts_restarts_no_container_and_no_node_goes_down(
-    cluster: Cluster, kill: bool
+    patient: Cluster, kill: bool
 ) -> None:
     """Every daemon in turn, the leader's too; containers, tasks and nodes notice nothing."""
+    cluster = patient
     cluster.create("web", "--replicas=5")
     cluster.wait_running("web", 5)
     started = cluster.started("web")
@@ -327,6 +343,26 @@ def test_containers_come_back_with_an_engine_that_was_killed(cluster: Cluster) -
     one_in_each_slot(cluster, "web")
 
 
+def test_a_leader_whose_engine_is_gone_leads_on_and_its_tasks_run_elsewhere(
+    cluster: Cluster,
+) -> None:
+    """Nothing can be run there, so it counts as lost; its daemon lives, and takes writes."""
+    leader = cluster.leader()
+    cluster.create("web", "--replicas=5")
+    cluster.wait_running("web", 5)
+    before = cluster.playground.host(leader)
+    os.kill(before.engine_pid or 0, signal.SIGKILL)
+    cluster.wait_state(leader, "down", at=leader)
+    cluster.wait_moved("web", 5, leader, leader)
+    cluster.create("more", "--replicas=4", host=leader)
+    cluster.wait_running("more", 4, leader)
+    assert cluster.playground.host(leader).daemon_pid == before.daemon_pid
+    cluster.playground.start(leader)
+    cluster.wait_all_ready()
+    cluster.wait_containers("web", 5)
+    one_in_each_slot(cluster, "web")
+
+
 def test_a_frozen_node_is_replaced_and_gives_way_when_it_thaws(cluster: Cluster) -> None:
     """SIGSTOP of the daemon alone: the node is silent, its containers run on; then it thaws."""
     cluster.create("web", "--replicas=5")
@@ -336,7 +372,7 @@ def test_a_frozen_node_is_replaced_and_gives_way_when_it_thaws(cluster: Cluster)
     os.kill(pid, signal.SIGSTOP)
     try:
         cluster.wait_state("w1", "down")
-        cluster.wait_running("web", 5)
+        cluster.wait_moved("web", 5, "w1")
     finally:
         os.kill(pid, signal.SIGCONT)
     cluster.wait_all_ready()

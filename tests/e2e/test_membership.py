@@ -174,8 +174,7 @@ def test_a_worker_that_leaves_takes_no_container_with_it_and_its_tasks_move(
     assert swarm(cluster, "w1")["LocalNodeState"] == "inactive"
     assert cluster.containers_on("w1", "web", running=False) == []
     cluster.wait_state("w1", "down")
-    cluster.wait_running("web", 5)
-    assert cluster.places("web")["w1"] == 0
+    cluster.wait_moved("web", 5, "w1")
     cluster.docker("m2", "node", "rm", "w1")
     assert "w1" not in cluster.nodes()
     cluster.remove("web")
@@ -302,6 +301,24 @@ def test_a_dead_manager_is_demoted_removed_and_told_so_when_it_boots(cluster: Cl
     eventually(lambda: not cluster.containers_on("m3", running=False), "m3 stopped its tasks")
     assert len(cluster.containers("web")) == 5
     cluster.remove("web")
+
+
+def test_roles_that_changed_while_a_node_was_off_are_taken_at_its_boot(cluster: Cluster) -> None:
+    """A manager that was demoted comes back as a worker, a promoted worker as a manager."""
+    cluster.playground.kill("m3", "w1")
+    for host in ("m3", "w1"):
+        cluster.wait_state(host, "down")
+    cluster.docker("m1", "node", "demote", "m3")
+    cluster.docker("m1", "node", "promote", "w1")
+    cluster.wait_voters("m1", "m2")
+    cluster.playground.start("m3", "w1")
+    cluster.wait_voters("m1", "m2", "w1")
+    cluster.wait_all_ready()
+    eventually(lambda: not swarm(cluster, "m3")["ControlAvailable"], "m3 is a worker")
+    eventually(lambda: swarm(cluster, "w1")["ControlAvailable"], "w1 is a manager")
+    cluster.create("any", host="w1")
+    cluster.wait_running("any", 1, "w1")
+    cluster.remove("any", host="w1")
 
 
 def test_a_join_that_cannot_listen_leaves_no_trace(cluster: Cluster) -> None:

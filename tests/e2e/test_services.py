@@ -232,8 +232,7 @@ def test_drain_moves_tasks_and_pause_keeps_them(cluster: Cluster) -> None:
     paused = {c["Id"] for c in cluster.containers_on("w1", "web")}
     cluster.docker("m2", "node", "update", "--availability=drain", "w2")
     # With the restart delay, a task that moved like one that failed would not be back this year.
-    cluster.wait_running("web", 5)
-    assert cluster.places("web")["w2"] == 0
+    cluster.wait_moved("web", 5, "w2")
     assert {c["Id"] for c in cluster.containers_on("w1", "web")} == paused
     cluster.wait_running("agent", 4)
     eventually(lambda: not cluster.containers_on("w2"), "nothing runs on the drained node")

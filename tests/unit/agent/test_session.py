@@ -1,14 +1,17 @@
 """The agent's session, with a manager at the other end of a stream in memory."""
 
 import random
+from contextlib import suppress
 
+import pytest
 import trio
 import trio.testing
 from swarmlet.agent.session import AgentSession
+from swarmlet.errors import EngineUnavailable
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Platform, Resources, Role
-from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Assignments,
     Beat,
@@ -31,9 +34,14 @@ class Side:
     listen_port = 2377
 
     def __init__(self) -> None:
-        self.send, self.calls = trio.open_memory_channel[Channel[FromAgent]](10)
+        self.dead: set[str] = set()
+        self.engine_answers = True
+        self.engine_gone = trio.Event()
+        self.send, self.calls = trio.open_memory_channel[Channel[FromAgent]](100)
 
     async def dial(self, addr: str) -> trio.abc.Stream:
+        if addr in self.dead:
+            await trio.sleep(30)  # a host without power: nothing refuses, nothing answers
         near, far = trio.testing.memory_stream_pair()
         await self.send.send(Channel(far, FromAgent, peer=addr))
         return near
@@ -42,7 +50,12 @@ class Side:
         return bool(node_id and addr)
 
     async def describe(self) -> NodeDescription:
+        if not self.engine_answers:
+            raise EngineUnavailable("no engine")
         return NodeDescription(hostname="h", platform=Platform(), resources=Resources())
+
+    async def engine_lost(self) -> None:
+        await self.engine_gone.wait()
 
     def statuses(self) -> dict[str, TaskStatus]:
         return {}
@@ -97,4 +110,64 @@ async def test_a_goodbye_waits_for_the_session_that_is_being_made(
         await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
         assert isinstance(await said(manager), Hello)
         assert await said(manager) == Goodbye(reason=GoodbyeReason.LEAVE)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_without_its_engine_falls_silent_and_returns_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The daemon lives on: a manager must not die with an engine."""
+    side = Side()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        manager = await side.calls.receive()
+        assert isinstance(await said(manager), Hello)
+        await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
+        await trio.testing.wait_all_tasks_blocked()
+
+        side.engine_answers = False
+        side.engine_gone.set()
+
+        with pytest.raises(ConnectionLost):
+            await said(manager)
+        await trio.sleep(3)
+        side.engine_answers, side.engine_gone = True, trio.Event()
+        for _ in range(50):
+            with suppress(ConnectionLost):
+                assert isinstance(await said(await side.calls.receive()), Hello)
+                break
+        else:
+            pytest.fail("it did not return")
+        nursery.cancel_scope.cancel()
+
+
+async def test_managers_without_power_do_not_hold_an_agent_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two of three are silent: the third is reached before it would give this node up."""
+    for seed in range(6):
+        side = Side()
+        side.dead = {"a:2377", "b:2377"}
+        peers = [Peer(name, f"{name}:2377") for name in "abc"]
+        session = AgentSession(side, managers=peers, rng=random.Random(seed))
+        started = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(session.run)
+            manager = await side.calls.receive()
+            assert manager.peer == "c:2377"
+            assert trio.current_time() - started < 2.5
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_manager_that_takes_a_connection_and_is_silent_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    side = Side()
+    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(session.run)
+        await side.calls.receive()
+        with trio.fail_after(10):
+            await side.calls.receive()
         nursery.cancel_scope.cancel()

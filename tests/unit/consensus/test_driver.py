@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest import mock
 
@@ -291,6 +291,24 @@ async def test_a_failed_disk_stops_the_member(tmp_path: Path, autojump_clock: Mo
                 await propose(leader)
     assert [type(exc) for exc in told] == [DiskFailed]
     assert not leader.leadership.is_leader
+
+
+async def test_a_slow_sync_does_not_cost_the_leadership(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """The leader goes on beating beside it, in the first such sync and in those after a pause."""
+    leader = await three.leader()
+    before = leader.leadership
+
+    async def slow(call: Callable[[], object]) -> object:
+        await trio.sleep(3 * LAN.election_max)
+        return call()
+
+    with mock.patch.object(leader, "_run_blocking", slow):
+        for _ in range(3):
+            await leader.propose(b"x")
+            await trio.sleep(1)
+    assert leader.leadership == before
 
 
 async def test_leadership_can_be_watched(three: Cluster, autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from swarmlet.manager.dispatcher import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.rpc.messages import (
@@ -203,3 +204,39 @@ async def test_new_manager_is_made_known_to_agents(autojump_clock: object) -> No
         news = await agent.hear()
         assert isinstance(news, Settings)
         assert [peer.addr for peer in news.managers] == ["10.0.0.1:2377", "10.0.0.2:2377"]
+
+
+async def test_worker_cannot_fill_the_log_with_words(autojump_clock: object) -> None:
+    """A status of megabytes is cut before it is replicated, and still acknowledged."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    await rig.task("t1", "w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        failed = TaskStatus(state=TaskState.FAILED, at=NOW, err="x" * 3_000_000)
+        await agent.say(Report(seq=1, statuses=(("t1", failed),)))
+        assert await agent.hear() == Acknowledged(seq=1)
+        task = rig.replica.view.task("t1")
+        assert task is not None
+        assert task.status.state is TaskState.FAILED
+        assert len(task.status.err) <= MAX_TEXT
+
+
+async def test_report_of_thousands_of_tasks_is_committed_in_pieces(autojump_clock: object) -> None:
+    """However much an agent reports at once, each Raft entry stays small."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    await rig.task("t1", "w1")
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        await agent.welcomed()
+        running = TaskStatus(state=TaskState.RUNNING, at=NOW, message="y" * MAX_TEXT)
+        statuses = tuple((f"unknown{n}", running) for n in range(3_000))
+        await agent.say(Report(seq=1, statuses=(*statuses, ("t1", running))))
+        assert await agent.hear() == Acknowledged(seq=1)
+        task = rig.replica.view.task("t1")
+        assert task is not None
+        assert task.status.state is TaskState.RUNNING

@@ -1,0 +1,55 @@
+"""Group commit."""
+
+import trio
+from swarmlet.manager.committer import MAX_BATCH, Committer
+from swarmlet.model.objects import TaskState, TaskStatus
+from swarmlet.state.commands import DeleteTasks, ReportTasks, TaskReport
+
+from tests.unit.manager.rig import NOW, Rig
+
+
+async def test_what_waits_together_is_committed_together(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """A hundred commands that wait cost one log entry."""
+    rig = Rig()
+    committer = Committer(rig.proposer)
+    events = [committer.submit(DeleteTasks(ids=(str(n),))) for n in range(100)]
+    nursery.start_soon(committer.run)
+    for event in events:
+        await event.wait()
+    assert rig.consensus.applied == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_no_proposal_outgrows_its_limit(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """Large commands are spread over proposals; one that is too large goes alone."""
+    rig = Rig()
+    committer = Committer(rig.proposer)
+    status = TaskStatus(state=TaskState.FAILED, at=NOW, err="x" * (MAX_BATCH // 3))
+    large = ReportTasks(node_id="n", reports=(TaskReport("t", status),))
+    giant = ReportTasks(node_id="n", reports=(TaskReport("t", status),) * 3)
+    events = [committer.submit(c) for c in (large, large, giant, large)]
+    nursery.start_soon(committer.run)
+    for event in events:
+        await event.wait()
+    assert rig.consensus.applied == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_commit_is_tried_again_until_there_is_a_quorum(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """Losing the quorum delays a report; it does not lose it."""
+    rig = Rig()
+    committer = Committer(rig.proposer)
+    rig.consensus.lose_leadership()
+    done = committer.submit(DeleteTasks(ids=("a",)))
+    nursery.start_soon(committer.run)
+    await trio.sleep(10)
+    assert not done.is_set()
+    rig.consensus.gain_leadership()
+    await done.wait()
+    nursery.cancel_scope.cancel()
