@@ -40,6 +40,10 @@ class DaemonUnreachable(Unavailable):
         self.why = why
 
 
+class NoAnswer(DaemonUnreachable):
+    """The daemon took the call and did not answer in time."""
+
+
 class SocketDenied(NotAllowed):
     """The socket is there, this user may not open it."""
 
@@ -165,7 +169,7 @@ class Client:
         except PermissionError as exc:
             raise SocketDenied(self.path) from exc
         except TimeoutError as exc:
-            raise DaemonUnreachable(self.path, f"no answer within {self.timeout:g} s") from exc
+            raise NoAnswer(self.path, f"no answer within {self.timeout:g} s") from exc
         except (OSError, http.client.HTTPException) as exc:
             raise DaemonUnreachable(self.path, _reason(exc)) from exc
         finally:
@@ -211,6 +215,7 @@ __all__ = [
     "STALE_HEADER",
     "Client",
     "DaemonUnreachable",
+    "NoAnswer",
     "RemoteError",
     "SocketDenied",
     "filters",

@@ -1,5 +1,6 @@
 """``service create``, ``update``, ``scale``, ``rollback``, ``rm``."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -43,6 +44,7 @@ def _create(context: click.Context, /, image: str, args: tuple[str, ...], **give
     timeout = seconds(given["timeout"])
     spec = service_edit.created(image, args, given)
     headers = service_edit.registry_headers(image, wanted=given["with_registry_auth"])
+    _pin(app, {**given, "image": image})(spec)
     answer = app.client.post("/services/create", spec, headers=headers)
     for warning in answer.get("Warnings") or ():
         app.warn(str(warning))
@@ -100,11 +102,13 @@ update: Final = click.Command(
 
 def change(app: App, name: str, given: Json) -> None:
     """Read a service, apply options to its spec, write it back."""
+    pin = _pin(app, given)
     for attempt in range(ATTEMPTS):
         found = services.get(app, name)
         spec = service_edit.updated(found["Spec"], given)
         image = service_edit.image_of(spec)
         headers = service_edit.registry_headers(image, wanted=given.get("with_registry_auth"))
+        pin(spec)
         query = {"version": str(found["Version"]["Index"]), "registryAuthFrom": "spec"}
         try:
             answer = app.client.post(
@@ -117,6 +121,21 @@ def change(app: App, name: str, given: Json) -> None:
             for warning in (answer or {}).get("Warnings") or ():
                 app.warn(str(warning))
             return
+
+
+def _pin(app: App, given: Json) -> Callable[[Json], None]:
+    """Ask once for the digest of a new image; returns what writes the answer into a spec."""
+    image = given.get("image")
+    if image is None:
+        return lambda _: None
+    from swarmlet.cli import pinning
+
+    headers = service_edit.registry_headers(image, wanted=given.get("with_registry_auth"))
+    wanted = {} if given.get("no_resolve_image") else {image: headers}
+    answer = pinning.ask(app, wanted).get(image)
+    if isinstance(answer, pinning.Unknown):
+        app.warn(pinning.unknown(image, answer))
+    return lambda spec: pinning.put(spec, answer)
 
 
 def _settle_one(app: App, name: str, *, detach: bool, timeout: float | None) -> None:

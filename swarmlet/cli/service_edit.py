@@ -14,7 +14,9 @@ Json = Any
 Given = Mapping[str, Any]
 
 #: Options that change nothing in a spec.
-_NOT_SPEC: Final = frozenset({"detach", "quiet", "timeout", "with_registry_auth", "rollback"})
+_NOT_SPEC: Final = frozenset(
+    {"detach", "quiet", "timeout", "with_registry_auth", "no_resolve_image", "rollback"}
+)
 
 
 def created(image: str, args: Sequence[str], given: Given) -> Json:

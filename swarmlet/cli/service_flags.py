@@ -173,6 +173,9 @@ def _common_options() -> list[click.Option]:
         ),
         click.Option(["--no-healthcheck"], is_flag=True, help="Switch the image's check off."),
         click.Option(["--with-registry-auth"], is_flag=True, help="Pass your login to the nodes."),
+        click.Option(
+            ["--no-resolve-image"], is_flag=True, help="Do not ask a registry for the digest."
+        ),
         click.Option(["-d", "--detach"], is_flag=True, help="Do not wait for the result."),
         click.Option(["-q", "--quiet"], is_flag=True, help="No progress."),
         click.Option(["--timeout"], default="", metavar="TIME", help="Give up waiting after it."),

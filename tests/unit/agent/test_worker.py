@@ -268,6 +268,26 @@ async def test_registry_credentials_reach_the_engine(rig: Rig, fake: FakeEngine)
     assert fake.auths == ["c2VjcmV0"]
 
 
+PINNED = f"reg.example:5000/web:2@sha256:{'a' * 64}"
+
+
+async def test_a_pinned_image_is_pulled_and_run_by_its_digest(rig: Rig, fake: FakeEngine) -> None:
+    """Name, tag and digest go to the engine as they are: the tag may have moved since."""
+    fake.registry[PINNED] = ""
+    one = task(image=PINNED)
+    rig.assign(one)
+    await rig.until(one, TaskState.RUNNING)
+    assert PINNED in fake.images  # the fake creates containers of images it has by that very name
+
+
+async def test_a_pinned_image_that_is_there_is_never_pulled(rig: Rig, fake: FakeEngine) -> None:
+    fake.images.add(PINNED)
+    one = task(image=PINNED)
+    rig.assign(one)
+    await rig.until(one, TaskState.RUNNING)
+    assert fake.count("POST /images/create") == 0
+
+
 async def test_statuses_are_kept_for_a_new_session(rig: Rig) -> None:
     one = task()
     rig.assign(one)

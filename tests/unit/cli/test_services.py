@@ -33,6 +33,7 @@ def _spec(api: FakeApi) -> Json:
 
 def test_create_prints_the_id_and_waits(api: FakeApi, cli: Cli) -> None:
     web = _created(api, replicas=2)
+    api.on("GET /distribution/nginx:1.29/json", {"Descriptor": {"digest": f"sha256:{'a' * 64}"}})
     result = cli("service", "create", "--name", "web", "--replicas", "2", "nginx:1.29")
     assert result.status == 0
     assert result.out == f"{web['ID']}\n"
@@ -52,7 +53,7 @@ def test_create_asks_for_tasks_that_are_up_to_date(api: FakeApi, cli: Cli) -> No
 
 def test_detached_means_at_once(api: FakeApi, cli: Cli) -> None:
     _created(api)
-    assert cli("service", "create", "-d", "nginx").err == ""
+    assert cli("service", "create", "-d", "--no-resolve-image", "nginx").err == ""
     assert not api.sent("GET /tasks")
 
 
@@ -230,7 +231,7 @@ def test_the_wait_shows_each_change_once_and_the_reason(api: FakeApi, cli: Cli) 
         return cycles[len(polls) - 1]
 
     api.on("GET /tasks", tasks)
-    result = cli("service", "create", "--replicas", "2", "nginx")
+    result = cli("service", "create", "--no-resolve-image", "--replicas", "2", "nginx")
     assert result.err.splitlines() == [
         "service web: 0/2  2 waiting",
         "service web: 0/2  1 preparing · 1 waiting",

@@ -70,7 +70,7 @@ def test_deploy_creates_and_waits(api: FakeApi, cli: Cli, shop: str) -> None:
     api.on("GET /services", [])
     created = iter([web, db])
     api.on("POST /services/create", lambda _: (201, {"ID": next(created)["ID"]}))
-    result = cli("stack", "deploy", "-c", shop, "shop")
+    result = cli("stack", "deploy", "--resolve-image", "never", "-c", shop, "shop")
     assert result.status == 0
     assert result.out == ""
     assert result.err.splitlines() == [
