@@ -248,10 +248,7 @@ class AgentSession:
                 swarmlet_version=__version__,
             )
         )
-        with trio.move_on_after(ANSWER_TIMEOUT) as scope:
-            answer = await channel.receive()
-        if scope.cancelled_caught:
-            raise ConnectionLost(f"{channel.peer} does not answer hello")
+        answer = await _answer(channel)
         self._patience = DIAL_FIRST
         match answer:
             case Welcome():
@@ -326,6 +323,13 @@ class AgentSession:
     async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
         heard = await self._node.probe(request.node_id, request.addr)
         await channel.send(ProbeAnswer(seq=request.seq, heard=heard))
+
+
+async def _answer(channel: Channel[FromManager]) -> FromManager:
+    """What the manager says to hello. Raises ConnectionLost when that takes too long."""
+    with trio.move_on_after(ANSWER_TIMEOUT):
+        return await channel.receive()
+    raise ConnectionLost(f"{channel.peer} does not answer hello")
 
 
 def _refusal(refused: Refused) -> SwarmletError:
