@@ -19,7 +19,7 @@ import trio
 
 from swarmlet import __version__, clock
 from swarmlet.api.server import Api, serve_unix
-from swarmlet.config import DEFAULT_FILE, LOG_FORMATS, LOG_LEVELS, DaemonConfig, load
+from swarmlet.config import DEFAULT_FILE, LOG_FORMATS, LOG_LEVELS, Configured, DaemonConfig, load
 from swarmlet.engine.client import Engine
 from swarmlet.errors import SwarmletError, first_error
 from swarmlet.node.node import Node
@@ -98,6 +98,13 @@ async def run(config: DaemonConfig) -> None:
             nursery.cancel_scope.cancel()
 
 
+def log_settings(configured: Configured) -> None:
+    """Say which settings are not the default, and who set them: what one asks of a strange log."""
+    for name, source in configured.sources.items():
+        if source != "default":
+            log.info("setting", name=name, value=getattr(configured.config, name), source=source)
+
+
 async def _until_stopped() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
@@ -119,8 +126,10 @@ def command(config: str, **flags: str | None) -> None:
 
     Example: swarmlet daemon --state-dir /var/lib/swarmlet --log-format json
     """
-    settings = load(flags, os.environ, Path(config)).config
+    configured = load(flags, os.environ, Path(config))
+    settings = configured.config
     logs.configure(form=settings.log_format, level=settings.log_level)
+    log_settings(configured)
     try:
         trio.run(run, settings)
     except BaseExceptionGroup as group:

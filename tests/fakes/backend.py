@@ -52,7 +52,7 @@ from swarmlet.state.commands import (
     decode,
     encode,
 )
-from swarmlet.state.store import Store, live
+from swarmlet.state.store import Store
 
 START = Instant(1_763_814_522_422_455_520)
 
@@ -243,7 +243,7 @@ class FakeBackend:
 
     def _replace_tasks(self, service: Service) -> None:
         wanted = dict.fromkeys(self._slots(service))
-        for task in live(list(self.store.tasks_of_service(service.id))):
+        for task in [t for t in self.store.tasks_of_service(service.id) if t.wanted]:
             key = (task.slot, "" if task.slot else task.node_id)
             if key in wanted and task.spec_version == service.spec_version:
                 del wanted[key]

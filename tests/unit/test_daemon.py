@@ -5,7 +5,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import structlog
 from swarmlet import daemon
+from swarmlet.config import load
 
 
 def systemctl(outcome: object) -> bool:
@@ -36,3 +38,13 @@ def test_nobody_listening_to_signs_of_life_is_no_failure(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     daemon.notify("READY=1")
+
+
+def test_settings_that_are_not_the_default_are_logged_with_their_source(tmp_path: Path) -> None:
+    configured = load({"socket": "/s"}, {"SWARMLET_LOG_LEVEL": "info"}, tmp_path / "none")
+    with structlog.testing.capture_logs() as logs:
+        daemon.log_settings(configured)
+    assert [(entry["name"], entry["value"], entry["source"]) for entry in logs] == [
+        ("socket", "/s", "flag"),
+        ("log_level", "info", "environment"),
+    ]
