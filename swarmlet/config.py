@@ -14,6 +14,12 @@ DEFAULT_FILE: Final = Path("/etc/swarmlet/swarmletd.toml")
 
 ENV_PREFIX: Final = "SWARMLET_"
 
+LOG_FORMATS: Final = ("console", "json")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+
+#: Settings that are one of a few words. Flags are checked by click, the other sources here.
+_WORDS: Final = {"log_format": LOG_FORMATS, "log_level": LOG_LEVELS}
+
 
 class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a daemon runs. Paths are absolute.
@@ -39,7 +45,10 @@ class Configured(msgspec.Struct, frozen=True):
 
 
 def load(flags: Mapping[str, str | None], env: Mapping[str, str], file: Path) -> Configured:
-    """Merge all sources. Raises InvalidInput for an unknown key or a file that cannot be read."""
+    """Merge all sources.
+
+    Raises InvalidInput for an unknown key or word, or a file that cannot be read.
+    """
     known = DaemonConfig.__struct_fields__
     values: dict[str, str] = {}
     sources = dict.fromkeys(known, "default")
@@ -55,8 +64,10 @@ def load(flags: Mapping[str, str | None], env: Mapping[str, str], file: Path) ->
         for key, value in layer.items():
             values[key] = value
             sources[key] = source
-    if values.get("log_format", "console") not in ("console", "json"):
-        raise InvalidInput(f"log_format is {values['log_format']!r}; console and json are known")
+    for key, words in _WORDS.items():
+        if key in values and values[key] not in words:
+            listed = f"{', '.join(words[:-1])} and {words[-1]}"
+            raise InvalidInput(f"{key} is {values[key]!r}; {listed} are known")
     return Configured(DaemonConfig(**values), sources)
 
 

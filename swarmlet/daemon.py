@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ import trio
 
 from swarmlet import __version__, clock
 from swarmlet.api.server import Api, serve_unix
-from swarmlet.config import DEFAULT_FILE, DaemonConfig, load
+from swarmlet.config import DEFAULT_FILE, LOG_FORMATS, LOG_LEVELS, Configured, DaemonConfig, load
 from swarmlet.engine.client import Engine
 from swarmlet.errors import SwarmletError, first_error
 from swarmlet.node.node import Node
@@ -29,6 +30,10 @@ log = structlog.get_logger()
 #: Seconds for goodbyes and a hand-over at the end; systemd's own limit is far above.
 STOP_TIMEOUT: Final = 3.0
 
+#: Seconds of these for systemctl, which hangs when systemd's bus goes first. It runs in a thread,
+#: and STOP_TIMEOUT does not end a thread.
+SYSTEMCTL_TIMEOUT: Final = 1.0
+
 
 def notify(message: str) -> None:
     """Tell systemd (sd_notify(3)); nothing happens when nobody listens."""
@@ -37,7 +42,10 @@ def notify(message: str) -> None:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+    with (
+        suppress(OSError),  # a listener that is gone is systemd's affair, and no reason to stop
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out,
+    ):
         out.sendto(message.encode(), address)
 
 
@@ -56,13 +64,19 @@ async def _watchdog() -> None:
 
 
 def host_is_stopping() -> bool:
-    """Whether the machine goes down, or only this daemon."""
+    """Whether the machine goes down, or only this daemon; only this daemon when nobody says."""
     if not Path("/run/systemd/system").exists():
         return False
-    result = subprocess.run(
-        ["/usr/bin/systemctl", "is-system-running"], capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() == "stopping"
+    with suppress(OSError, subprocess.TimeoutExpired):
+        result = subprocess.run(
+            ["/usr/bin/systemctl", "is-system-running"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=SYSTEMCTL_TIMEOUT,
+        )
+        return result.stdout.strip() == "stopping"
+    return False
 
 
 async def run(config: DaemonConfig) -> None:
@@ -84,6 +98,13 @@ async def run(config: DaemonConfig) -> None:
             nursery.cancel_scope.cancel()
 
 
+def log_settings(configured: Configured) -> None:
+    """Say which settings are not the default, and who set them: what one asks of a strange log."""
+    for name, source in configured.sources.items():
+        if source != "default":
+            log.info("setting", name=name, value=getattr(configured.config, name), source=source)
+
+
 async def _until_stopped() -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
@@ -97,16 +118,18 @@ async def _until_stopped() -> None:
 @click.option("--engine-socket", metavar="PATH", help="Unix socket of the local Docker Engine.")
 @click.option("--advertise-addr", metavar="ADDR", help="Address that other nodes shall use.")
 @click.option("--listen-addr", metavar="ADDR:PORT", help="Where to listen for other nodes.")
-@click.option("--log-format", type=click.Choice(["console", "json"]), help="Form of the log.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]))
+@click.option("--log-format", type=click.Choice(LOG_FORMATS), help="Form of the log.")
+@click.option("--log-level", type=click.Choice(LOG_LEVELS))
 @click.option("--config", metavar="FILE", default=str(DEFAULT_FILE), show_default=True)
 def command(config: str, **flags: str | None) -> None:
     """Run swarmletd in the foreground (what the systemd unit calls).
 
     Example: swarmlet daemon --state-dir /var/lib/swarmlet --log-format json
     """
-    settings = load(flags, os.environ, Path(config)).config
+    configured = load(flags, os.environ, Path(config))
+    settings = configured.config
     logs.configure(form=settings.log_format, level=settings.log_level)
+    log_settings(configured)
     try:
         trio.run(run, settings)
     except BaseExceptionGroup as group:

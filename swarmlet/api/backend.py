@@ -5,7 +5,7 @@ from typing import Protocol
 import msgspec
 
 from swarmlet.clock import Instant
-from swarmlet.model.specs import Availability, ClusterSpec, Role
+from swarmlet.model.specs import Availability, ClusterSpec, NodeSpec, Role
 from swarmlet.state.commands import AnyCommand
 from swarmlet.state.store import View
 
@@ -108,6 +108,13 @@ class Backend(Protocol):
 
     async def set_role(self, node_id: str, expect: int, role: Role) -> None:
         """Promote or demote; refuses to demote the last manager or one that the quorum needs."""
+        ...
+
+    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
+        """Replace a node's spec, role included, in one entry: all of it is done or nothing.
+
+        Refuses what :meth:`set_role` refuses, and a node whose version is not ``expect``.
+        """
         ...
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:

@@ -1,8 +1,8 @@
 """HTTP/1.1 server on trio and h11 (docs/adr/0003-own-http-server.md).
 
-One task a connection. A handler gets an :class:`Exchange`; whatever it raises ends its connection
-and nothing else. Cancelling :meth:`Server.serve` drains: no new connections or requests, running
-ones get a deadline.
+One task a connection. A handler gets an :class:`Exchange`; whatever it raises, or what answering
+for it raises, ends its connection and nothing else. Cancelling :meth:`Server.serve` drains: no new
+connections or requests, running ones get a deadline.
 """
 
 import contextlib
@@ -58,6 +58,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     bad_requests: int
     broken_handlers: int
+    broken_connections: int
     clients_gone: int
 
 
@@ -66,7 +67,8 @@ class _Counters:
 
     def __init__(self) -> None:
         self.accepted = self.refused = self.requests = 0
-        self.bad_requests = self.broken_handlers = self.clients_gone = 0
+        self.bad_requests = self.clients_gone = 0
+        self.broken_handlers = self.broken_connections = 0
 
 
 class Server:
@@ -126,6 +128,10 @@ class Server:
                 await self._requests(wire)
         except ClientGone:
             self._count.clients_gone += 1
+        except Exception as exc:  # noqa: BLE001 - raised, it would cancel all connections
+            # Beyond its handler: a wire whose state forbids even the 500, or a bug in here.
+            self._count.broken_connections += 1
+            _log.error("connection-failed", exc_info=exc)
         finally:
             self._open -= 1
             # Bounded within: linger_seconds, and cancellation cuts it short.
@@ -200,7 +206,7 @@ class Server:
         except h11.RemoteProtocolError as exc:
             await self._complain(wire, exc.error_status_hint, f"malformed request: {exc}")
             return False
-        except Exception as exc:  # noqa: BLE001 - one of two places that may: isolation of handlers
+        except Exception as exc:  # noqa: BLE001 - isolation of handlers
             await self._broken(exchange, number, exc)
             return False
         if wire.taken_over or self._draining.is_set():

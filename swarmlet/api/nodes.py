@@ -1,7 +1,6 @@
 """``/nodes``."""
 
 import msgspec
-from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
 from swarmlet.api.backend import Backend
@@ -11,7 +10,6 @@ from swarmlet.errors import InvalidInput, NoQuorum, OutOfSequence, Unavailable
 from swarmlet.model.objects import Node
 from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
 from swarmlet.model.validate import node_problems, refuse
-from swarmlet.state.commands import PutNode
 from swarmlet.state.store import View
 
 
@@ -65,7 +63,7 @@ async def inspect(call: Call) -> Answer:
 
 
 async def update(call: Call) -> Answer:
-    """``POST /nodes/{id}/update``: the role first, since it is what may be refused."""
+    """``POST /nodes/{id}/update``."""
     call.backend.view()  # a node that is no manager says so before anything else
     version = call.object_version()
     spec = _spec_of(await call.body(NodeUpdate))
@@ -73,12 +71,8 @@ async def update(call: Call) -> Answer:
     node = find_node(await fresh_view(call), call.params["id"])
     if node.version != version:
         raise OutOfSequence(f"node {node.id}")
-    if spec.role is not node.spec.role:
-        await call.backend.set_role(node.id, node.version, spec.role)
-        node = find_node(call.backend.view(), node.id)
     if spec != node.spec:
-        changed = replace(node, spec=spec)
-        await call.backend.propose(PutNode(node=changed, expect=node.version))
+        await call.backend.update_node(node.id, version, spec)
     return Answer()
 
 

@@ -17,8 +17,8 @@ from swarmlet.consensus.port import (
     ProposalId,
     StateMachine,
 )
-from swarmlet.consensus.sessions import Answer, Sessions
-from swarmlet.errors import FailedPrecondition, InvalidInput, SwarmletError
+from swarmlet.consensus.sessions import Answer, Sessions, attempt
+from swarmlet.errors import Damaged, FailedPrecondition, InvalidInput, SwarmletError
 
 
 class MemoryConsensus:
@@ -32,6 +32,7 @@ class MemoryConsensus:
         self._sequence = 0
         self._members = [member_id]
         self._lose_answers = 0
+        self._stopped: Damaged | None = None
         self._changed = trio.Event()
         self._view = Leadership(term=1, leader=member_id if leads else None, is_leader=leads)
 
@@ -136,11 +137,18 @@ class MemoryConsensus:
     # -- inside
 
     def _require_leader(self) -> None:
+        if self._stopped is not None:
+            raise self._stopped
         if not self._view.is_leader:
             raise NotLeader(self._view.leader)
 
     def _apply(self, command: bytes) -> Answer:
-        return Answer(ok=True, value=self._machine.apply(self._applied, command))
+        try:
+            return attempt(self._machine, self._applied, command)
+        except Damaged as exc:
+            self._stopped = exc
+            self.lose_leadership()
+            raise
 
     def _advance(self) -> None:
         self._applied += 1

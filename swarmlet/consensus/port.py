@@ -70,10 +70,13 @@ class MemberStatus(msgspec.Struct, frozen=True):
 
 
 class StateMachine(Protocol):
-    """What consensus drives. Every method is deterministic and total; an exception is a bug."""
+    """What consensus drives. Every method is deterministic and total; an exception is a bug.
+
+    But for Damaged, from :meth:`apply` and :meth:`load`: the member stops and nothing is skipped.
+    """
 
     def apply(self, index: int, command: bytes) -> bytes:
-        """Apply one committed command and return its answer."""
+        """Apply one committed command and return its answer. Raises Damaged if it is not read."""
         ...
 
     def snapshot(self) -> Callable[[], bytes]:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from swarmlet.consensus.entries import Proposal
+from swarmlet.consensus.port import StateMachine
+from swarmlet.errors import Damaged
 
 #: Clients remembered; the one that proposed least recently is forgotten first. A manager proposes
 #: under one identity for each of its lives, so this is thousands of manager restarts.
@@ -26,6 +28,20 @@ class Answer(NamedTuple):
 
 
 STALE: Final = Answer(ok=False, value=b"stale: the client said it would never ask again")
+
+
+def attempt(machine: StateMachine, index: int, command: bytes) -> Answer:
+    """Apply a command; an exception, which is a bug, is an answer, the same on every member.
+
+    Raises Damaged for a command that this version cannot read: members that can read it change
+    their state, so whoever skipped it would differ from them for good, and silently.
+    """
+    try:
+        return Answer(ok=True, value=machine.apply(index, command))
+    except Damaged:
+        raise
+    except Exception as exc:  # noqa: BLE001 -- re-raised, it would be applied again for ever
+        return Answer(ok=False, value=type(exc).__name__.encode())
 
 
 class Session:

@@ -45,7 +45,7 @@ from swarmlet.consensus.messages import (
     VoteRequest,
 )
 from swarmlet.consensus.port import StateMachine
-from swarmlet.consensus.sessions import Answer, Sessions
+from swarmlet.consensus.sessions import Answer, Sessions, attempt
 from swarmlet.consensus.settings import RaftSettings
 from swarmlet.consensus.snapshot import (
     Snapshot,
@@ -260,18 +260,11 @@ class RaftCore(Replicator):
             self._note_removal(index, decode_members(command) or ())
         answers: list[Answer] = []
         if command[0] == REGULAR:
-            apply = partial(self._apply_one, index)
+            apply = partial(attempt, self._machine, index)
             answers = [self._sessions.once(p, apply) for p in decode_proposals(command)]
         if term == self._led_term:
             self._answered.append(Answered(index, answers))
         return len(answers) + 1
-
-    def _apply_one(self, index: int, command: bytes) -> Answer:
-        """Turn an exception, which is a bug, into an answer that is the same on every member."""
-        try:
-            return Answer(ok=True, value=self._machine.apply(index, command))
-        except Exception as exc:  # noqa: BLE001 -- re-raised, it would be applied again for ever
-            return Answer(ok=False, value=type(exc).__name__.encode())
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.applied_index = snapshot.mark.index

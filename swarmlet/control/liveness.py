@@ -93,10 +93,6 @@ class Detector:
         self._last_tick = started_at
         self._expected = started_at + TICK
 
-    def connected(self, node_id: str, now: float) -> None:
-        """A session stands; it counts as a beat."""
-        self.beat(node_id, now)
-
     def beat(self, node_id: str, now: float) -> None:
         """The node was heard: whatever was suspected is over."""
         record = self._record(node_id, now)

@@ -237,20 +237,6 @@ class Engine:
                 read=CHANGE_TIMEOUT,
             )
 
-    async def create_volume(
-        self,
-        name: str,
-        *,
-        driver: str = "",
-        options: Mapping[str, str] | None = None,
-        labels: Mapping[str, str] | None = None,
-    ) -> None:
-        """Create a named volume. One that exists with the same driver is fine."""
-        body: dict[str, Json] = {"Name": name, "Labels": dict(labels or {})}
-        if driver:
-            body |= {"Driver": driver, "DriverOpts": dict(options or {})}
-        await self._json("POST", "/volumes/create", body=body, read=CHANGE_TIMEOUT)
-
     # --- events ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager

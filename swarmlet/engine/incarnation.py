@@ -42,22 +42,23 @@ def read(peer: bytes) -> Incarnation:
     return Incarnation(name=name, started_at=Instant(wall_clock() - int(age * 1e9)))
 
 
-def _command(pid: int) -> str:
+def _command(pid: int) -> bytes:
+    """A process's name: bytes, since any process may call itself anything (prctl(2))."""
     try:
-        return (_PROC / str(pid) / "comm").read_text().strip()
+        return (_PROC / str(pid) / "comm").read_bytes().strip()
     except OSError:
-        return ""
+        return b""
 
 
 def _engines() -> list[int]:
     pids = (int(p.name) for p in _PROC.iterdir() if p.name.isdigit())
-    return [pid for pid in pids if _command(pid) == "dockerd"]
+    return [pid for pid in pids if _command(pid) == b"dockerd"]
 
 
 def _start_ticks(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat: clock ticks from boot to the process's start."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        stat = (_PROC / str(pid) / "stat").read_bytes()  # the name is in it: see above
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])
+    return int(stat.rpartition(b")")[2].split()[19])

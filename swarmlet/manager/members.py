@@ -284,6 +284,14 @@ class Members:
             raise NotFound(f"node {node_id} not found")
         return node
 
+    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
+        """Replace a node's whole spec. Raises NotFound, FailedPrecondition or OutOfSequence."""
+        await self._proposer.barrier()
+        node = self._node(node_id)
+        if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
+            self._refuse_loss(node_id)
+        await self._proposer.propose(PutNode(node=replace(node, spec=spec), expect=expect))
+
 
 def complete_addr(addr: str, host: str) -> str:
     """``host:port`` with the caller's own address in place of "" or an unspecified one.

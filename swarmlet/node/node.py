@@ -23,7 +23,7 @@ from swarmlet.errors import (
 )
 from swarmlet.manager.manager import Manager
 from swarmlet.model import ids, objects
-from swarmlet.model.specs import Role
+from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -333,3 +333,7 @@ class Node:
     def _save(self, identity: Identity, file: NodeFile) -> None:
         self._state.save_node(file)
         self._state.identity.save(identity)
+
+    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
+        """Replace a node's spec, role included, in one entry."""
+        await self._manager().members.update_node(node_id, expect, spec)

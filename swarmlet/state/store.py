@@ -6,7 +6,7 @@ its reader's next ``await``. Cost grows with the change: every look-up that a lo
 index here, kept up to date by the two methods that write each table.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
 from swarmlet.model.objects import Cluster, Node, Service, Task, TaskState
@@ -262,8 +262,3 @@ def _discard(index: dict[_K, dict[str, Task]], key: _K, task_id: str) -> None:
     entry.pop(task_id, None)
     if not entry:
         del index[key]
-
-
-def live(tasks: Iterable[Task]) -> Iterator[Task]:
-    """The tasks that fill their slots."""
-    return (task for task in tasks if task.wanted)

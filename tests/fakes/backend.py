@@ -52,7 +52,7 @@ from swarmlet.state.commands import (
     decode,
     encode,
 )
-from swarmlet.state.store import Store, live
+from swarmlet.state.store import Store
 
 START = Instant(1_763_814_522_422_455_520)
 
@@ -211,11 +211,15 @@ class FakeBackend:
     async def set_role(self, node_id: str, expect: int, role: Role) -> None:
         node = self.store.node(node_id)
         assert node is not None
+        await self.update_node(node_id, expect, replace(node.spec, role=role))
+
+    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
+        node = self.store.node(node_id)
+        assert node is not None
         managers = [n for n in self.store.nodes() if n.spec.role is Role.MANAGER]
-        if role is Role.WORKER and managers == [node]:
+        if spec.role is Role.WORKER and managers == [node]:
             raise FailedPrecondition(wording.LAST_MANAGER)
-        changed = replace(node, spec=replace(node.spec, role=role), role=role)
-        await self.propose(PutNode(node=changed, expect=expect))
+        await self.propose(PutNode(node=replace(node, spec=spec, role=spec.role), expect=expect))
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         node = self.store.node(node_id)
@@ -239,7 +243,7 @@ class FakeBackend:
 
     def _replace_tasks(self, service: Service) -> None:
         wanted = dict.fromkeys(self._slots(service))
-        for task in live(list(self.store.tasks_of_service(service.id))):
+        for task in [t for t in self.store.tasks_of_service(service.id) if t.wanted]:
             key = (task.slot, "" if task.slot else task.node_id)
             if key in wanted and task.spec_version == service.spec_version:
                 del wanted[key]

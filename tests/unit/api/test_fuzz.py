@@ -118,6 +118,7 @@ def test_any_bytes_on_a_connection_are_answered_or_refused(pieces: list[bytes]) 
             while data := await near.receive_some(65_536):
                 received += data
         assert api.http.statistics().broken_handlers == 0
+        assert api.http.statistics().broken_connections == 0
         assert api.http.statistics().connections == 0
         return bytes(received)
 

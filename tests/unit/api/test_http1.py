@@ -282,6 +282,31 @@ async def test_a_handler_that_breaks_in_the_middle_cuts_its_answer() -> None:
                 await client.reply()
 
 
+async def test_a_connection_that_cannot_be_answered_ends_alone() -> None:
+    """Its handler broke h11's state, so that not even the 500 can be sent."""
+
+    async def broken(exchange: Exchange) -> None:
+        if exchange.request.target == b"/broken":
+            await exchange.end()
+        await exchange.respond(200, [])
+
+    server = Server(broken)
+    listener = MemoryListener()
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            scope = await nursery.start(_serve, server, listener)
+            other = Client(await listener.connect())
+            await other.ask("GET", "/")
+            client = Client(await listener.connect())
+            await client.send(h11.Request(method="GET", target="/broken", headers=[("Host", "x")]))
+            assert await client.stream.receive_some(1) == b""
+            assert (await other.ask("GET", "/")).status == 200
+            scope.cancel()
+    assert [entry["event"] for entry in logs] == ["handler-failed", "connection-failed"]
+    assert server.statistics().broken_connections == 1
+    assert server.statistics().connections == 0
+
+
 async def test_drain_lets_a_request_finish_and_closes_idle_connections(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -170,8 +170,10 @@ async def test_node_update_replaces_labels_and_availability(api: Api, backend: F
 async def test_a_changed_role_goes_to_the_daemon(api: Api, backend: FakeBackend) -> None:
     node = backend.add_node("worker1")
     body = {"Labels": {"x": "y"}, "Role": "manager", "Availability": "active"}
+    before = backend.store.index
     reply = await ask(api, "POST", f"/nodes/worker1/update?version={node.version}", body)
     assert reply.status == 200
+    assert backend.store.index == before + 1  # all or nothing: nobody's update gets between
     after = await get(api, "/nodes/worker1")
     assert after["Spec"] == body
     assert after["ManagerStatus"]["Reachability"] == "reachable"

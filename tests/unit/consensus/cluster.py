@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.consensus.syncobj import SyncObjConsensus
+from swarmlet.errors import Damaged
 
 from tests.unit.consensus.faults import KEY
 
@@ -22,10 +23,13 @@ class Journal:
 
     def __init__(self) -> None:
         self.items: list[bytes] = []
+        self.reads_newer = False
 
     def apply(self, index: int, command: bytes) -> bytes:
         if command == b"poison":
             raise ValueError(index)
+        if command == b"newer" and not self.reads_newer:
+            raise Damaged("a replicated command has format 2")
         self.items.append(command)
         return b"%d" % len(self.items)
 
@@ -54,7 +58,8 @@ class Cluster:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._streams: list[tuple[str, str, trio.abc.Stream]] = []
 
-    async def start(self, me: str, bootstrap: list[str] | None) -> SyncObjConsensus:
+    def make(self, me: str, bootstrap: list[str] | None) -> SyncObjConsensus:
+        """Make a member that the test itself runs."""
         self.journals[me] = Journal()
         member = self.members[me] = SyncObjConsensus(
             me,
@@ -67,6 +72,10 @@ class Cluster:
             settings=self.settings,
             run_blocking=inline,
         )
+        return member
+
+    async def start(self, me: str, bootstrap: list[str] | None) -> SyncObjConsensus:
+        member = self.make(me, bootstrap)
         scope = self._scopes[me] = trio.CancelScope()
         await self.nursery.start(self._run, member, scope)
         return member
@@ -74,10 +83,14 @@ class Cluster:
     async def stop(self, me: str) -> None:
         self._scopes.pop(me).cancel()
         del self.members[me]
+        await self._hang_up(me)
         await trio.testing.wait_all_tasks_blocked()
 
     async def isolate(self, me: str) -> None:
         self.cut.add(me)
+        await self._hang_up(me)
+
+    async def _hang_up(self, me: str) -> None:
         for a, b, stream in self._streams:
             if me in {a, b}:
                 await trio.aclose_forcefully(stream)

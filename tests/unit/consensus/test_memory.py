@@ -4,6 +4,7 @@ import pytest
 import trio
 from swarmlet.consensus.memory import MemoryConsensus
 from swarmlet.consensus.port import Consensus, NotLeader, OutcomeUnknown, ProposalId
+from swarmlet.errors import Damaged, SwarmletError
 
 from tests.unit.consensus.cluster import Journal
 
@@ -57,3 +58,20 @@ async def test_watchers_see_changes() -> None:
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     assert seen == [True, False]
+
+
+async def test_a_poisonous_command_is_answered() -> None:
+    """As in the real one: it fails its proposal only."""
+    member = MemoryConsensus("a", Journal())
+    with pytest.raises(SwarmletError, match="ValueError"):
+        await member.propose(b"poison")
+    assert (await member.propose(b"next")).value == b"1"
+
+
+async def test_a_command_that_cannot_be_read_stops_the_member() -> None:
+    """As in the real one: it takes part in nothing any more, and says why."""
+    member = MemoryConsensus("a", Journal())
+    for command in (b"newer", b"next"):
+        with pytest.raises(Damaged):
+            await member.propose(command)
+    assert not member.leadership.is_leader

@@ -50,7 +50,7 @@ class Bench:
 @pytest.fixture
 def bench() -> Bench:
     bench = Bench()
-    bench.detector.connected("n", bench.now)
+    bench.detector.beat("n", bench.now)
     return bench
 
 
@@ -86,7 +86,7 @@ def test_a_lost_connection_is_not_death(bench: Bench) -> None:
     """A daemon that was killed and is back within the time was never away."""
     bench.detector.lost("n", bench.now)
     bench.advance(1.6)
-    bench.detector.connected("n", bench.now)
+    bench.detector.beat("n", bench.now)
     bench.advance(1.6)
     assert bench.history == []
 

@@ -1,7 +1,14 @@
 """Joining, renewal and roles, as managers answer for them."""
 
 import pytest
-from swarmlet.errors import FailedPrecondition, InvalidInput, NotAllowed
+from msgspec.structs import replace
+from swarmlet.errors import (
+    FailedPrecondition,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    OutOfSequence,
+)
 from swarmlet.manager.members import complete_addr
 from swarmlet.model.objects import NodeState
 from swarmlet.model.specs import Availability, Role
@@ -106,6 +113,40 @@ async def test_last_manager_cannot_be_demoted() -> None:
     assert node is not None
     with pytest.raises(FailedPrecondition, match="attempting to demote the last manager"):
         await rig.members.set_role("m1", node.version, Role.WORKER)
+
+
+async def test_update_of_a_node_is_one_entry() -> None:
+    """Role and labels change together, on the version that was read."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    node = rig.replica.view.node("w1")
+    assert node is not None
+    spec = replace(node.spec, role=Role.MANAGER, labels={"zone": "a"})
+    before = rig.consensus.applied
+    await rig.members.update_node("w1", node.version, spec)
+    assert rig.consensus.applied == before + 1
+    changed = rig.replica.view.node("w1")
+    assert changed is not None
+    assert changed.spec == spec
+    assert changed.role is Role.WORKER  # until it has fetched its certificate
+    with pytest.raises(OutOfSequence):
+        await rig.members.update_node("w1", node.version, replace(spec, labels={}))
+
+
+async def test_refused_demotion_leaves_the_rest_of_the_spec() -> None:
+    """An update that is refused changed nothing; one without a demotion is not refused."""
+    rig = Rig()
+    await rig.found()
+    node = rig.replica.view.node("m1")
+    assert node is not None
+    spec = replace(node.spec, role=Role.WORKER, labels={"zone": "a"})
+    with pytest.raises(FailedPrecondition, match="attempting to demote the last manager"):
+        await rig.members.update_node("m1", node.version, spec)
+    assert rig.replica.view.node("m1") == node
+    await rig.members.update_node("m1", node.version, replace(spec, role=Role.MANAGER))
+    with pytest.raises(NotFound):
+        await rig.members.update_node("gone", 1, spec)
 
 
 async def test_manager_and_ready_node_cannot_be_removed() -> None:
