@@ -84,6 +84,12 @@ class NotASwarmManager(Unavailable):
     code, exit_status = "not-a-manager", 6
 
 
+class AlreadyInSwarm(Unavailable):
+    """This node belongs to a cluster; it must leave that before it enters another."""
+
+    code, exit_status = "already-in-swarm", 4
+
+
 class NoQuorum(Unavailable):
     """Too few managers answer to commit anything."""
 

@@ -154,10 +154,11 @@ class Worker:
             self._take(task)
         gone = set(assignments.gone)
         if assignments.full:
-            named = {task.task_id for task in assignments.tasks}
+            named = {task.task_id for task in assignments.tasks} | set(assignments.others)
             gone |= self._units.keys() - named
             self._told.set()
-            self._adopt_strangers()
+            if not assignments.others:
+                self._adopt_strangers()
         for task_id in gone:
             if unit := self._units.get(task_id):
                 self._dismiss(unit)

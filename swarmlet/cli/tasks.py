@@ -63,9 +63,9 @@ def fetch(app: App, query: Mapping[str, str]) -> list[Json]:
 
 
 def ordered(tasks: Sequence[Json], names: Names) -> list[Json]:
-    """By name, and the newest of a slot first."""
+    """By name, and the newest of a slot first (a global service names its tasks by node)."""
     newest = sorted(tasks, key=lambda t: str(t.get("CreatedAt", "")), reverse=True)
-    return sorted(newest, key=lambda t: (*_natural(names.task(t)), t.get("NodeID", "")))
+    return sorted(newest, key=lambda t: _natural(names.task(t)))
 
 
 def _natural(name: str) -> tuple[str, int]:

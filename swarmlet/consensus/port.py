@@ -127,6 +127,13 @@ class Consensus(Protocol):
         """Return the configuration in force, learners included."""
         ...
 
+    def regressed_members(self) -> list[str]:
+        """Members that lost what they had acknowledged: they never catch up and must join anew.
+
+        Known on a leader only.
+        """
+        ...
+
     async def add_member(self, member: str) -> None:
         """Add a learner, let it catch up, make it a voter. Leader only; one change at a time."""
         ...

@@ -5,7 +5,7 @@ what it reports is committed together with what other agents report in that mome
 acknowledged. Design: "Flow of a wish", steps 4 and 5.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -60,6 +60,9 @@ MAX_DESCRIPTION: Final = 64 << 10
 #: Statuses in one command.
 MAX_REPORTED: Final = 100
 
+#: Bytes of tasks in one message: far below a frame's limit, and a heartbeat fits in between.
+MAX_ASSIGNMENTS: Final = 4 << 20
+
 #: Seconds for an agent to introduce itself.
 HELLO_TIMEOUT: Final = 10.0
 
@@ -96,8 +99,11 @@ class Session:
         """Send the full assignment set."""
         tasks = [t for t in view.tasks_on_node(self.node_id) if _sendable(t)]
         self._sent = {task.id: task.desired for task in tasks}
-        full = Assignments(full=True, tasks=tuple(assignment(view, task) for task in tasks))
-        await self.channel.send(full)
+        pieces = list(_pieces([assignment(view, task) for task in tasks]))
+        others = tuple(task.task_id for piece in pieces[1:] for task in piece)
+        await self.channel.send(Assignments(full=True, tasks=pieces[0], others=others))
+        for piece in pieces[1:]:
+            await self.channel.send(Assignments(full=False, tasks=piece))
 
     async def send_changes(self, view: Callable[[], View], known: Settings) -> None:
         """Send differences as they come; ``known`` was told already. Raises ConnectionLost."""
@@ -107,8 +113,11 @@ class Session:
             self._wake = trio.Event()
             dirty, self._dirty = self._dirty, {}
             update = self._difference(view(), dirty)
-            if update.tasks or update.gone:
-                await self.channel.send(update)
+            if update.gone:
+                await self.channel.send(Assignments(full=False, gone=update.gone))
+            for piece in _pieces(update.tasks):
+                if piece:
+                    await self.channel.send(Assignments(full=False, tasks=piece))
             if self._settings is not None and self._settings != known:
                 known = self._settings
                 await self.channel.send(known)
@@ -125,6 +134,20 @@ class Session:
                 self._sent[task_id] = task.desired
                 tasks.append(assignment(view, task))
         return Assignments(full=False, tasks=tuple(tasks), gone=tuple(gone))
+
+
+def _pieces(tasks: Sequence[Assignment]) -> Iterator[tuple[Assignment, ...]]:
+    """Tasks cut into messages that fit in a frame; one empty piece when there are none."""
+    piece: list[Assignment] = []
+    room = MAX_ASSIGNMENTS
+    for task in tasks:
+        size = len(msgspec.msgpack.encode(task))
+        if piece and size > room:
+            yield tuple(piece)
+            piece, room = [], MAX_ASSIGNMENTS
+        piece.append(task)
+        room -= size
+    yield tuple(piece)
 
 
 def _sendable(task: Task) -> bool:

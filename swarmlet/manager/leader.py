@@ -61,6 +61,7 @@ class Leader:
         self._committer = Committer(proposer)
         self._detector = Detector(self._settings(), trio.current_time())
         self._judge = trio.Event()
+        self._warned: set[str] = set()
         self._recorded: dict[str, trio.Event] = {}
         self._probes: dict[int, str] = {}
         self._probe_numbers = itertools.count(1)
@@ -138,6 +139,7 @@ class Leader:
                 states = {node.id: node.status.state for node in self._replica.view.nodes()}
                 judgement = self._detector.tick(trio.current_time(), states)
                 self._record(judgement)
+                self._warn_of_lost_logs()
                 for node_id in judgement.probes:
                     # Beside: a send that is stuck must not make the detector late.
                     nursery.start_soon(self._ask_others, node_id)
@@ -163,6 +165,16 @@ class Leader:
             # Not awaited: a slow commit must not look like a leader that stood still.
             told = self._committer.submit(ChangeNodes(changes=tuple(changes)))
             self._recorded.update((change.id, told) for change in changes)
+
+    def _warn_of_lost_logs(self) -> None:
+        """Say once which manager lost its log: it votes for nothing and cannot be repaired."""
+        for member in set(self._members.regressed()) - self._warned:
+            self._warned.add(member)
+            log.error(
+                "manager-lost-its-log",
+                node=member,
+                advice="demote and rm it; on it: stop swarmletd, remove its state directory, join",
+            )
 
     async def _ask_others(self, node_id: str) -> None:
         self._probes = {n: asked for n, asked in self._probes.items() if asked != node_id}

@@ -13,7 +13,7 @@ from swarmlet.errors import NotAllowed, SwarmletError
 from swarmlet.manager.dispatcher import managers
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.links import DialManager, Links
-from swarmlet.manager.members import Members
+from swarmlet.manager.members import Members, Probe
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model.specs import Role
@@ -46,13 +46,14 @@ class RaftMember(Consensus, Protocol):
 class Manager:
     """One manager. ``run`` lives as long as the node is a manager."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the node wires it once, by keyword
         self,
         node_id: str,
         *,
         replica: Replica,
         member: RaftMember,
         dial: DialManager,
+        probe: Probe,
         now: WallClock,
         rng: Rng,
     ) -> None:
@@ -61,7 +62,7 @@ class Manager:
         self.member = member
         self._links = Links(dial)
         self.proposer = Proposer(member, self._links, member=node_id, now=now, rng=rng)
-        self.members = Members(replica, member, self.proposer, now=now, rng=rng)
+        self.members = Members(replica, member, self.proposer, probe=probe, now=now, rng=rng)
         self._now = now
         self._rng = rng
         self._leader: Leader | None = None

@@ -6,7 +6,7 @@ out of Raft first and only then becomes a worker. The store's nodes are the only
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
@@ -14,9 +14,10 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.clock import Rng, WallClock
-from swarmlet.consensus.port import Consensus, ProposalId
+from swarmlet.consensus.port import Consensus, NotLeader, ProposalId
 from swarmlet.control import roles
 from swarmlet.errors import (
+    Damaged,
     FailedPrecondition,
     InvalidInput,
     NotAllowed,
@@ -49,7 +50,7 @@ from swarmlet.rpc.calls import (
 )
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.security import ca, tokens
-from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange, PutNode
+from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange, PutNode, decode
 
 log = structlog.get_logger()
 
@@ -63,6 +64,10 @@ WRONG_TOKEN_PAUSE: Final = 0.5
 RECONCILE_RETRY: Final = 1.0
 
 
+#: Whether the daemon of a node (identifier) answers at an address.
+Probe = Callable[[str, str], Awaitable[bool]]
+
+
 class Members:
     """Answers the JOIN and MANAGER protocols, and keeps Raft's members in line with roles."""
 
@@ -72,12 +77,14 @@ class Members:
         consensus: Consensus,
         proposer: Proposer,
         *,
+        probe: Probe,
         now: WallClock,
         rng: Rng,
     ) -> None:
         self._replica = replica
         self._consensus = consensus
         self._proposer = proposer
+        self._probe = probe
         self._now = now
         self._rng = rng
 
@@ -136,6 +143,7 @@ class Members:
         self._demand_manager(who)
         match request:
             case Forward():
+                check_readable(request.command)
                 ident = ProposalId(request.client, request.seq, request.floor)
                 applied = await self._consensus.propose(request.command, ident=ident)
                 return Committed(index=applied.index, value=applied.value)
@@ -177,7 +185,16 @@ class Members:
         return ca.issue(cluster.root_ca, csr, subject, now=self._now(), life=life)
 
     async def _become_member(self, request: BecomeMember, who: RemoteNode) -> None:
+        leadership = self._consensus.leadership
+        if not leadership.is_leader:
+            raise NotLeader(leadership.leader)
         addr = complete_addr(request.addr, who.host)
+        if not await self._probe(who.node_id, addr):
+            # Checked first: a member that nobody reaches would hold up every later change.
+            raise InvalidInput(
+                f"this manager cannot reach {addr}, the address that the new one advertises",
+                advice="leave, and join again with --advertise-addr",
+            )
         change = NodeChange(id=who.node_id, manager_addr=addr, role=Role.MANAGER)
         await self._proposer.propose(ChangeNodes(changes=(change,)))
         with trio.move_on_after(MEMBERSHIP_TIMEOUT):
@@ -222,9 +239,14 @@ class Members:
             raise FailedPrecondition(f"rpc error: code = FailedPrecondition desc = {refusal}")
 
     def reachable(self) -> set[str]:
-        """Managers whose agents the leader hears: every manager knows that, not only the leader."""
+        """Managers that count: the leader hears their agents, and their logs are sound."""
         nodes = self._replica.view.nodes()
-        return {node.id for node in nodes if node.status.state is NodeState.READY}
+        ready = {node.id for node in nodes if node.status.state is NodeState.READY}
+        return ready.difference(self._consensus.regressed_members())
+
+    def regressed(self) -> list[str]:
+        """Managers that lost their log, as far as the leader has noticed."""
+        return self._consensus.regressed_members()
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""
@@ -291,6 +313,17 @@ class Members:
         if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
             self._refuse_loss(node_id)
         await self._proposer.propose(PutNode(node=replace(node, spec=spec), expect=expect))
+
+
+def check_readable(command: bytes) -> None:
+    """Refuse a forwarded proposal of a newer version: committed, it would stop this member.
+
+    Raises InvalidInput.
+    """
+    try:
+        decode(command)
+    except Damaged as exc:
+        raise InvalidInput(exc.message, advice="upgrade the leader first") from exc
 
 
 def complete_addr(addr: str, host: str) -> str:

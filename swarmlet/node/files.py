@@ -66,7 +66,8 @@ class StateDir:
         except (OSError, msgspec.DecodeError) as exc:
             raise Damaged(
                 f"{self._node} cannot be read: {exc}",
-                advice="restore it from a backup, or leave the cluster and join again",
+                advice=f"restore it from a backup; or stop swarmletd, remove {self.root}, "
+                "start it, and join again",
             ) from exc
         if node.format > FORMAT:
             raise Damaged(

@@ -243,6 +243,7 @@ class Membership:
             replica=replica,
             member=member,
             dial=lambda peer: self._port.dial_manager(peer, self._addr_of(peer)),
+            probe=self._port.probe,
             now=self._now,
             rng=self._rng,
         )

@@ -14,6 +14,7 @@ from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
+    AlreadyInSwarm,
     InvalidInput,
     NotASwarmManager,
     NotSupported,
@@ -59,12 +60,6 @@ _IN_SWARM: Final = (
     "join another one."
 )
 _NOT_IN_SWARM: Final = "This node is not part of a swarm"
-
-
-class AlreadyInSwarm(Unavailable):
-    """This node belongs to a cluster; it must leave that before it enters another."""
-
-    code, exit_status = "already-in-swarm", 4
 
 
 class Node:

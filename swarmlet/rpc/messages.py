@@ -124,11 +124,13 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Assignments(Message, frozen=True, kw_only=True):
     """Tasks of this node. ``full``: these and no others; else these changed and ``gone`` went.
 
-    A task that is gone is stopped and removed.
+    A task that is gone is stopped and removed. A full set that is large comes in pieces: ``others``
+    names the tasks of the set that follow in further messages.
     """
 
     full: bool
     tasks: tuple[Assignment, ...] = ()
+    others: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
 
 

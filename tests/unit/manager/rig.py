@@ -86,7 +86,9 @@ class Rig:
         self.links = links or Links(_no_link)
         self.proposer = Proposer(self.consensus, self.links, member="m1", now=now, rng=rng)
         self.committer = Committer(self.proposer)
-        self.members = Members(self.replica, self.consensus, self.proposer, now=now, rng=rng)
+        self.members = Members(
+            self.replica, self.consensus, self.proposer, probe=_heard, now=now, rng=rng
+        )
         self.ears = RigEars()
         self.dispatcher = Dispatcher(
             self.replica,
@@ -174,6 +176,10 @@ class Agent:
         assert isinstance(full, Assignments)
         assert full.full
         return full
+
+
+async def _heard(node_id: str, addr: str) -> bool:
+    return bool(node_id and addr)
 
 
 async def _no_link(member: str) -> trio.abc.Stream:

@@ -326,3 +326,27 @@ async def test_promotion_during_the_greeting_is_told(autojump_clock: object) -> 
         news = await agent.hear()
         assert isinstance(news, Settings)
         assert news.role is Role.MANAGER
+
+
+async def test_large_assignment_set_comes_in_pieces_that_fit(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much is assigned to a node, each message fits in a frame, and the first names all."""
+    monkeypatch.setattr("swarmlet.manager.dispatcher.MAX_ASSIGNMENTS", 300)
+    rig = Rig()
+    await rig.found()
+    await rig.node("w1")
+    for number in range(1, 6):
+        await rig.task(f"t{number}", "w1", slot=number)
+    async with rig.running() as nursery:
+        agent = await rig.agent(nursery)
+        full = await agent.welcomed()
+        named = [task.task_id for task in full.tasks] + list(full.others)
+        assert sorted(named) == ["t1", "t2", "t3", "t4", "t5"]
+        arrived = [task.task_id for task in full.tasks]
+        while len(arrived) < 5:
+            more = await agent.hear()
+            assert isinstance(more, Assignments)
+            assert not more.full
+            arrived += [task.task_id for task in more.tasks]
+        assert arrived == named

@@ -39,6 +39,11 @@ async def _no_link(member: str) -> trio.abc.Stream:
     raise AssertionError(member)
 
 
+async def _silent(node_id: str, addr: str) -> bool:
+    del node_id, addr
+    return False
+
+
 class ManagerRig(Rig):
     """A whole manager, its replica and member in the test's hand."""
 
@@ -50,6 +55,7 @@ class ManagerRig(Rig):
             replica=self.replica,
             member=self.member,
             dial=_no_link,
+            probe=_silent,
             now=now,
             rng=Random(5),
         )

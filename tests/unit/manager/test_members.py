@@ -1,5 +1,6 @@
 """Joining, renewal and roles, as managers answer for them."""
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 from swarmlet.errors import (
@@ -12,7 +13,17 @@ from swarmlet.errors import (
 from swarmlet.manager.members import complete_addr
 from swarmlet.model.objects import NodeState
 from swarmlet.model.specs import Availability, Role
-from swarmlet.rpc.calls import AskCa, AskJoin, AskReadIndex, AskRenew, CaIs, Joined, Renewed
+from swarmlet.rpc.calls import (
+    AskCa,
+    AskJoin,
+    AskReadIndex,
+    AskRenew,
+    BecomeMember,
+    CaIs,
+    Forward,
+    Joined,
+    Renewed,
+)
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.security import ca, tokens
 
@@ -186,3 +197,35 @@ def test_address_without_a_usable_port_is_refused(given: str) -> None:
     """A member that nobody can reach is not added."""
     with pytest.raises(InvalidInput):
         complete_addr(given, "10.0.0.9")
+
+
+async def test_manager_that_nobody_reaches_is_not_made_a_member() -> None:
+    """It would hold up every later change of members; its address must not spread either."""
+    rig = Rig()
+    await rig.found()
+    await rig.node("m2", role=Role.MANAGER)
+
+    async def silent(node_id: str, addr: str) -> bool:
+        del node_id, addr
+        return False
+
+    rig.members._probe = silent
+    who = RemoteNode("m2", Role.MANAGER, "c1", "10.0.0.9")
+    with pytest.raises(InvalidInput, match="cannot reach"):
+        await rig.members.answer_node(BecomeMember(addr="9.9.9.9:2377"), who)
+    node = rig.replica.view.node("m2")
+    assert node is not None
+    assert node.manager_addr == ""
+    assert [m.id for m in rig.consensus.members()] == ["m1"]
+
+
+async def test_proposal_of_a_newer_version_is_refused_before_it_is_committed() -> None:
+    """Committed, it would stop this member: upgrades must not cost the quorum."""
+    rig = Rig()
+    await rig.found()
+    before = rig.consensus.applied
+    newer = msgspec.msgpack.encode((99, 0, []))
+    who = RemoteNode("m1", Role.MANAGER, "c1", "10.0.0.1")
+    with pytest.raises(InvalidInput, match="format 99"):
+        await rig.members.answer_node(Forward(client="c", seq=1, floor=1, command=newer), who)
+    assert rig.consensus.applied == before
