@@ -36,7 +36,7 @@ class Plan:
         for name, node in (found.fields if found else {}).items():
             path = f"services.{name}"
             mark = found.keys[name] if found else node.mark
-            self.at(mark, path, partial(values.service_name, name))
+            self.at(mark, path, partial(values.name_in_stack, self.namespace, name))
             if not node.bad:
                 specs.append(_Service(self, node, name, path).spec())
         return specs

@@ -11,7 +11,7 @@ from swarmlet.stack.quantities import count, quoted, size
 
 Json = Any
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]*[a-zA-Z0-9])?", re.ASCII)
+_NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_-]*[a-zA-Z0-9])?", re.ASCII)
 NAME_LIMIT: Final = 63
 
 _CONSTRAINT: Final = re.compile(
@@ -37,10 +37,20 @@ def service_name(text: str) -> str:
     """A name that can be a part of a DNS name and of a container's name."""
     if len(text) > NAME_LIMIT or not _NAME.fullmatch(text):
         raise ValueError(
-            f"a name of letters, digits, - _ and . (at most {NAME_LIMIT}) is wanted,"
+            f"a name of letters, digits, - and _ (at most {NAME_LIMIT}) is wanted,"
             f" not {quoted(text)}"
         )
     return text
+
+
+def name_in_stack(namespace: str, name: str) -> str:
+    """``STACK_SERVICE``: what the service is called in the cluster, as one part of a DNS name."""
+    whole = f"{namespace}_{service_name(name)}"
+    if len(whole) > NAME_LIMIT:
+        raise ValueError(
+            f"{quoted(whole)} has {len(whole)} characters; at most {NAME_LIMIT} are allowed"
+        )
+    return whole
 
 
 def constraint(text: str) -> str:
