@@ -1,6 +1,6 @@
 """The manager part of a node: replica, Raft member and, while it leads, the leader's loops."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from typing import Final, Protocol
 
@@ -40,6 +40,11 @@ class RaftMember(Consensus, Protocol):
 
     async def serve_peer(self, peer_id: str, stream: trio.abc.Stream) -> None:
         """Read messages of an authenticated peer until its connection ends."""
+        ...
+
+    @property
+    def removed(self) -> trio.Event:
+        """Set once this member knows that it was taken out."""
         ...
 
 
@@ -84,6 +89,15 @@ class Manager:
     def is_alone(self) -> bool:
         """Whether there is no other voter."""
         return not any(m.voter and m.id != self.node_id for m in self.member.members())
+
+    def is_stranded(self, managers: Iterable[str]) -> bool:
+        """Whether the cluster, whose managers these are, has let this member go.
+
+        A voter is always among them: its address is stored before it votes.
+        """
+        return self.member.removed.is_set() or (
+            self.is_voter() and self.node_id not in set(managers)
+        )
 
     def ready(self) -> bool:
         """Whether this manager votes and knows the cluster."""

@@ -202,8 +202,8 @@ class Membership:
         """The leader said where managers are and which role this node shall have."""
         self.welcomed.set()
         self._remember(settings.managers)
-        if settings.role is not self._wanted_role:
-            self._wanted_role = settings.role
+        self._wanted_role = settings.role
+        if self._wanted_role is not self.identity.role or self._is_stranded():
             self._role_changed.set()
 
     def _report(self, task_id: str, status: TaskStatus) -> None:
@@ -264,6 +264,20 @@ class Membership:
                 self.manager = self._port.manager = None
                 self._manager_gone.set()
 
+    async def _stop_manager(self) -> None:
+        if self.manager is not None and self._manager_scope is not None:
+            self._manager_scope.cancel()
+            await self._manager_gone.wait()
+            self._forget_raft()
+
+    def _is_stranded(self) -> bool:
+        """Whether this manager was demoted and promoted again before it could notice.
+
+        Its Raft member was let go then: it must begin anew.
+        """
+        manager = self.manager
+        return manager is not None and manager.is_stranded(peer.id for peer in self.file.managers)
+
     def _forget_raft(self) -> None:
         """This node is no manager any more."""
         self._save(voted=False)
@@ -300,12 +314,10 @@ class Membership:
             self._role_changed = trio.Event()
             while self._wanted_role is not self.identity.role:
                 await self._renew()
+            if self.identity.role is Role.WORKER or self._is_stranded():
+                await self._stop_manager()
             if self.identity.role is Role.MANAGER and self.manager is None:
                 await self._start_manager(nursery)
-            elif self.identity.role is Role.WORKER and self._manager_scope is not None:
-                self._manager_scope.cancel()
-                await self._manager_gone.wait()
-                self._forget_raft()
             log.info("role-changed", role=self.identity.role)
 
     async def _renew(self) -> None:
