@@ -42,11 +42,6 @@ class RaftMember(Consensus, Protocol):
         """Read messages of an authenticated peer until its connection ends."""
         ...
 
-    @property
-    def removed(self) -> trio.Event:
-        """Set once this member knows that it was taken out."""
-        ...
-
 
 class Manager:
     """One manager. ``run`` lives as long as the node is a manager."""
@@ -70,6 +65,8 @@ class Manager:
         self.members = Members(replica, member, self.proposer, probe=probe, now=now, rng=rng)
         self._now = now
         self._rng = rng
+        #: Whether the member has been a voter since it was started.
+        self.joined = False
         self._leader: Leader | None = None
         self._peers: dict[str, set[trio.CancelScope]] = {}
 
@@ -93,11 +90,10 @@ class Manager:
     def is_stranded(self, managers: Iterable[str]) -> bool:
         """Whether the cluster, whose managers these are, has let this member go.
 
-        A voter is always among them: its address is stored before it votes.
+        One that has joined is among them: its address is stored before it votes. (What the member
+        itself believes is no help: it may not have heard, or replay an older removal.)
         """
-        return self.member.removed.is_set() or (
-            self.is_voter() and self.node_id not in set(managers)
-        )
+        return self.joined and self.node_id not in set(managers)
 
     def ready(self) -> bool:
         """Whether this manager votes and knows the cluster."""

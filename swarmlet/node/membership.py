@@ -293,14 +293,14 @@ class Membership:
     async def _become_member(self, manager: Manager) -> None:
         """Ask to be made a voter, unless this member is one already."""
         request = BecomeMember(addr=self.file.advertise_addr)
-        while self.manager is manager and not manager.is_voter():
+        while self.manager is manager and not (manager.joined or manager.is_voter()):
             try:
                 await self._port.call_any(self._manager_addrs(), request)
+                manager.joined = True
             except SwarmletError as exc:
                 log.info("not-a-member-yet", reason=exc.message)
                 await trio.sleep(MEMBER_RETRY)
-            else:
-                return
+        manager.joined = True
 
     def _manager_addrs(self) -> list[str]:
         return [peer.addr for peer in self.file.managers if peer.id != self.identity.node_id]
