@@ -2,7 +2,7 @@
 
 A state machine without I/O: the dispatcher tells it what it hears, with its monotonic clock, and
 asks it when the time came (:meth:`Detector.tick`). What it knows is about this leadership only; the
-judged states are in the store. Rules (design README):
+judged states are in the store. Rules (docs/adr/0008):
 
 * Only silence counts. A lost connection is not death: a daemon that restarts within the time is
   never noticed.

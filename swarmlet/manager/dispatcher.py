@@ -2,7 +2,7 @@
 
 One session a node. An agent first gets everything that is assigned to its node, then what changed;
 what it reports is committed together with what other agents report in that moment, and only then
-acknowledged. Design: "Flow of a wish", steps 4 and 5.
+acknowledged. See docs/architecture.md, steps 5 and 6.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence

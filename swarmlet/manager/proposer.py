@@ -41,7 +41,7 @@ from swarmlet.rpc.calls import (
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
 
-#: Seconds after which a write or a barrier without a quorum fails (design: targets).
+#: Seconds after which a write or a barrier without a quorum fails.
 NO_QUORUM_AFTER: Final = 1.7
 
 #: Seconds between two looks for a leader while there is none.

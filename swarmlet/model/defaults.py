@@ -24,8 +24,8 @@ CERT_EXPIRY: Final = Nanos(90 * 24 * 3600 * SECOND)
 RESTART_DELAY: Final = Nanos(5 * SECOND)
 MONITOR: Final = Nanos(5 * SECOND)
 
-#: Silence after which a node is suspect (one heartbeat lost, the next one late) and down (design
-#: README: two-step failure detection). Labels of the cluster change them, in seconds.
+#: Silence after which a node is suspect (one heartbeat lost, the next one late) and down
+#: (docs/adr/0008). Labels of the cluster change them, in seconds.
 SUSPECT_AFTER: Final = Nanos(17 * SECOND // 10)
 DOWN_AFTER: Final = Nanos(33 * SECOND // 10)
 #: Heartbeats that a setting must leave: one may be late by half.

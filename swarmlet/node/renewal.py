@@ -8,7 +8,7 @@ import trio
 from swarmlet.clock import Instant, WallClock
 from swarmlet.security import ca
 
-#: Certificates are renewed at this part of their life (design: security).
+#: Certificates are renewed at this part of their life.
 RENEW_AT: Final = 2 / 3
 
 #: Seconds between two looks at the wall clock: it may be set, and machines sleep.

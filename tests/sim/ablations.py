@@ -118,7 +118,7 @@ def _campaign_unasked(self: RaftCore, now: float) -> Round:
     return _round(self, now)
 
 
-#: name -> (where, attribute, replacement). What each one breaks stands in raft.md's table.
+#: name -> (where, attribute, replacement). What each one breaks stands in docs/adr/0001.
 ABLATIONS: Final[dict[str, tuple[object, str, object]]] = {
     "no-conflict-truncation": (syncobj_replicator, "fit", _cut_always),
     "ack-cap": (syncobj_replicator, "fit", _claim_all),
