@@ -339,7 +339,9 @@ async def test_running_means_healthy(rig: Rig, engine_host: EngineHost) -> None:
 
 
 async def _probed(rig: Rig, name: str) -> bool:
-    return bool((await rig.engine.inspect(name))["State"]["Health"]["Log"])
+    # STARTING is reported before the engine starts the container: it has no health until then.
+    health = (await rig.engine.inspect(name))["State"].get("Health") or {}
+    return bool(health.get("Log"))
 
 
 async def test_an_unhealthy_container_is_stopped_and_its_task_fails(rig: Rig) -> None:
