@@ -187,7 +187,10 @@ def test_what_fits_nowhere_waits_says_why_and_runs_when_it_can(cluster: Cluster)
     cluster.create("huge", "--reserve-memory=100000g", "--constraint=node.role==worker")
 
     def pending(service: str) -> str:
-        [task] = cluster.wanted(service)
+        tasks = cluster.wanted(service)
+        if not tasks:
+            return ""  # the orchestrator has not looked at the service yet
+        [task] = tasks
         assert task["Status"]["State"] == "pending"
         return str(task["Status"].get("Err") or task["Status"].get("Message"))
 
