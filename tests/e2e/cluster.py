@@ -48,7 +48,7 @@ def eventually(
         try:
             found: T | None = claim()
             trouble = f"it is {found!r}"
-        except (SwarmletError, AssertionError, subprocess.CalledProcessError) as exc:
+        except (SwarmletError, AssertionError, ValueError, subprocess.CalledProcessError) as exc:
             found = None
             trouble = str(exc)
         if found:
