@@ -106,10 +106,6 @@ class Backend(Protocol):
         """Replace join tokens."""
         ...
 
-    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
-        """Promote or demote; refuses to demote the last manager or one that the quorum needs."""
-        ...
-
     async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
         """Replace a node's spec, role included, in one entry: all of it is done or nothing.
 

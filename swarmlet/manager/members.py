@@ -224,13 +224,12 @@ class Members:
 
     # What operators ask (API).
 
-    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
-        """Promote or demote a node. Raises NotFound or FailedPrecondition."""
+    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
+        """Replace a node's whole spec. Raises NotFound, FailedPrecondition or OutOfSequence."""
         await self._proposer.barrier()
         node = self._node(node_id)
-        if role is Role.WORKER and node.spec.role is Role.MANAGER:
+        if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
             self._refuse_loss(node_id)
-        spec = replace(node.spec, role=role)
         await self._proposer.propose(PutNode(node=replace(node, spec=spec), expect=expect))
 
     def _refuse_loss(self, node_id: str) -> None:
@@ -305,14 +304,6 @@ class Members:
         if node is None:
             raise NotFound(f"node {node_id} not found")
         return node
-
-    async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
-        """Replace a node's whole spec. Raises NotFound, FailedPrecondition or OutOfSequence."""
-        await self._proposer.barrier()
-        node = self._node(node_id)
-        if spec.role is Role.WORKER and node.spec.role is Role.MANAGER:
-            self._refuse_loss(node_id)
-        await self._proposer.propose(PutNode(node=replace(node, spec=spec), expect=expect))
 
 
 def check_readable(command: bytes) -> None:

@@ -24,7 +24,7 @@ from swarmlet.errors import (
 )
 from swarmlet.manager.manager import Manager
 from swarmlet.model import ids, objects
-from swarmlet.model.specs import NodeSpec, Role
+from swarmlet.model.specs import NodeSpec
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -208,10 +208,6 @@ class Node:
     async def propose(self, *commands: AnyCommand) -> None:
         """Commit commands; raises the first refusal or NoQuorum."""
         await self._manager().proposer.propose(*commands)
-
-    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
-        """Promote or demote a node."""
-        await self._manager().members.set_role(node_id, expect, role)
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node."""

@@ -55,11 +55,7 @@ class Channel(Generic[_In]):
 
     async def send(self, message: msgspec.Struct) -> None:
         """Send one message. Raises ConnectionLost."""
-        await self.send_encoded(msgspec.msgpack.encode(message))
-
-    async def send_encoded(self, payload: bytes) -> None:
-        """Send a message that was encoded once for many receivers. Raises ConnectionLost."""
-        data = frame(payload)
+        data = frame(msgspec.msgpack.encode(message))
         with stream_errors(self.peer), trio.fail_after(SEND_TIMEOUT):
             async with self._lock:
                 await self.stream.send_all(data)

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from msgspec.structs import replace
 from swarmlet.manager.dispatcher import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
 from swarmlet.model.specs import Role
@@ -321,7 +322,7 @@ async def test_promotion_during_the_greeting_is_told(autojump_clock: object) -> 
         await trio.testing.wait_all_tasks_blocked()  # Welcome waits to be read
         node = rig.replica.view.node("w1")
         assert node is not None
-        await rig.members.set_role("w1", node.version, Role.MANAGER)
+        await rig.members.update_node("w1", node.version, replace(node.spec, role=Role.MANAGER))
         await agent.welcomed()
         news = await agent.hear()
         assert isinstance(news, Settings)

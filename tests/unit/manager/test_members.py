@@ -106,7 +106,7 @@ async def test_promoted_worker_is_certified_as_manager_at_renewal() -> None:
     await rig.node("w1")
     node = rig.replica.view.node("w1")
     assert node is not None
-    await rig.members.set_role("w1", node.version, Role.MANAGER)
+    await rig.members.update_node("w1", node.version, replace(node.spec, role=Role.MANAGER))
     request = AskRenew(csr=ca.signing_request(ca.new_key()))
     renewed = await rig.members.answer_node(request, RemoteNode("w1", Role.WORKER, "c1", "h"))
     assert isinstance(renewed, Renewed)
@@ -123,7 +123,7 @@ async def test_last_manager_cannot_be_demoted() -> None:
     node = rig.replica.view.node("m1")
     assert node is not None
     with pytest.raises(FailedPrecondition, match="attempting to demote the last manager"):
-        await rig.members.set_role("m1", node.version, Role.WORKER)
+        await rig.members.update_node("m1", node.version, replace(node.spec, role=Role.WORKER))
 
 
 async def test_update_of_a_node_is_one_entry() -> None:
