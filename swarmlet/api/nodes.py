@@ -3,14 +3,13 @@
 import msgspec
 
 from swarmlet.api import filters, shapes
-from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call
+from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_node
-from swarmlet.errors import InvalidInput, NoQuorum, OutOfSequence, Unavailable
+from swarmlet.errors import InvalidInput, OutOfSequence
 from swarmlet.model.objects import Node
 from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
 from swarmlet.model.validate import node_problems, refuse
-from swarmlet.state.store import View
 
 
 class NodeUpdate(msgspec.Struct, frozen=True, rename="pascal"):
@@ -22,30 +21,6 @@ class NodeUpdate(msgspec.Struct, frozen=True, rename="pascal"):
     availability: str = ""
 
 
-def stale_reason(backend: Backend) -> str:
-    """Why the replica may be behind; "" when it is not, or when this is no manager at all."""
-    try:
-        return backend.stale()
-    except Unavailable:
-        return ""
-
-
-async def fresh_view(call: Call) -> View:
-    """The replica, brought up to now unless there is no quorum to ask.
-
-    When the quorum goes while it is asked, a reader still gets what is known, marked as such.
-    """
-    call.backend.view()  # raises when this is no manager
-    if not call.backend.stale():
-        try:
-            await call.backend.barrier()
-        except NoQuorum as exc:
-            if call.exchange.request.method not in {"GET", "HEAD"}:
-                raise
-            call.doubts.append(exc.message)
-    return call.backend.view()
-
-
 def _shape(call: Call, node: Node) -> dict[str, object]:
     return shapes.node(node, call.backend.view().cluster, call.backend.manager_health())
 
@@ -53,7 +28,7 @@ def _shape(call: Call, node: Node) -> dict[str, object]:
 async def listing(call: Call) -> Answer:
     """``GET /nodes``."""
     wanted = filters.parse(call.query.get("filters", ""), filters.NODE_FILTERS)
-    found = filters.nodes(call.backend.view(), wanted)
+    found = filters.nodes(await fresh_view(call), wanted)
     return Answer([_shape(call, node) for node in sorted(found, key=lambda n: n.id)])
 
 

@@ -15,8 +15,8 @@ from swarmlet.api import wording
 from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call, error_answer, parse_query
 from swarmlet.api.exchange import Exchange
+from swarmlet.api.freshness import stale_reason
 from swarmlet.api.http1 import Limits, Server
-from swarmlet.api.nodes import stale_reason
 from swarmlet.api.proxy import Proxy
 from swarmlet.api.routes import Route, find, is_ours
 from swarmlet.api.sockets import open_unix_listener, remove_socket

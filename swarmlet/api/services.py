@@ -4,8 +4,8 @@ from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
 from swarmlet.api.calls import Answer, Call
+from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_service
-from swarmlet.api.nodes import fresh_view
 from swarmlet.clock import Instant
 from swarmlet.control import constraints
 from swarmlet.errors import FailedPrecondition, InvalidInput, OutOfSequence
@@ -24,8 +24,8 @@ from swarmlet.state.store import View
 
 async def listing(call: Call) -> Answer:
     """``GET /services``."""
-    view = call.backend.view()
     wanted = filters.parse(call.query.get("filters", ""), filters.SERVICE_FILTERS)
+    view = await fresh_view(call)
     found = sorted(filters.services(view, wanted), key=lambda s: s.id)
     shaped = [shapes.service(service) for service in found]
     if call.flag("status"):

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from swarmlet.api import shapes
 from swarmlet.api.backend import InitRequest, JoinRequest
 from swarmlet.api.calls import Answer, Call
-from swarmlet.api.nodes import fresh_view
+from swarmlet.api.freshness import fresh_view
 from swarmlet.errors import InvalidInput, NotSupported, OutOfSequence, Unavailable
 from swarmlet.model.naming import docker_name
 from swarmlet.model.objects import Cluster

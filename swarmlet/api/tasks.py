@@ -2,16 +2,16 @@
 
 from swarmlet.api import filters, shapes
 from swarmlet.api.calls import Answer, Call
+from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_node, find_service, find_task
-from swarmlet.api.nodes import fresh_view
 from swarmlet.errors import NotFound
 from swarmlet.state.store import View
 
 
 async def listing(call: Call) -> Answer:
     """``GET /tasks``."""
-    view = call.backend.view()
     wanted = dict(filters.parse(call.query.get("filters", ""), filters.TASK_FILTERS))
+    view = await fresh_view(call)
     if "service" in wanted:
         wanted["service"] = tuple(_service_id(view, name) for name in wanted["service"])
     if "node" in wanted:

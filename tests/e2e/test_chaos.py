@@ -195,7 +195,10 @@ def test_what_was_acknowledged_survives_random_faults(cluster: Cluster) -> None:
         cluster.wait_all_ready()
     story = f"SWARMLET_CHAOS_SEED={SEED}: {', '.join(monkey.done)}"
     assert writer.acknowledged, story
-    found = {s["Spec"]["Name"]: replicas_of(s) for s in cluster.client("m1").get("/services")}
+    services = eventually(
+        lambda: [fresh(cluster, "m1", "/services")], "m1 has caught up", seen=lambda: story
+    )[0]
+    found = {s["Spec"]["Name"]: replicas_of(s) for s in services}
     wrong = {
         name: (found.get(name, ABSENT), states)
         for name, states in writer.may_be.items()
@@ -211,6 +214,14 @@ def test_what_was_acknowledged_survives_random_faults(cluster: Cluster) -> None:
     for host in cluster.hosts:
         fatal = [line for line in cluster.log(host).splitlines() if is_fatal(line)]
         assert not fatal, f"the daemon of {host} could not go on: {fatal}; {story}"
+
+
+def fresh(cluster: Cluster, host: str, path: str) -> Json:
+    """What a manager answers; one that cannot vouch for its answer has not answered."""
+    doubts: list[str] = []
+    answer = Client(cluster.client(host).path, on_stale=doubts.append).get(path)
+    assert not doubts, doubts
+    return answer
 
 
 def is_fatal(line: str) -> bool:

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+import trio
 from swarmlet.api import wording
 from swarmlet.api.backend import LocalState
 from swarmlet.api.server import Api
@@ -507,16 +508,33 @@ async def test_a_stale_read_is_answered_at_once_and_says_so(api: Api, backend: F
     assert backend.barriers == 0
 
 
-async def test_a_read_of_one_object_waits_for_writes_made_elsewhere(
-    api: Api, backend: FakeBackend
+@pytest.mark.parametrize(
+    "path", ["/services/web", "/services", "/tasks", "/nodes", "/nodes/n1", "/swarm"]
+)
+async def test_a_read_waits_for_writes_made_elsewhere(
+    api: Api, backend: FakeBackend, path: str
 ) -> None:
     await create(api)
     backend.barriers = 0
-    reply = await ask(api, "GET", "/services/web")
+    reply = await ask(api, "GET", path)
     assert backend.barriers == 1
     assert "swarmlet-stale" not in reply.headers
-    await ask(api, "GET", "/services")
-    assert backend.barriers == 1
+
+
+@pytest.mark.parametrize("path", ["/services", "/services/web", "/tasks", "/nodes", "/swarm"])
+async def test_a_read_does_not_wait_long_for_a_leader_that_is_silent(
+    api: Api,
+    backend: FakeBackend,
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    autojump_clock: object,
+) -> None:
+    """A leader that died a moment ago is not missed yet: what is known is told, and marked."""
+    await create(api)
+    monkeypatch.setattr(backend, "barrier", trio.sleep_forever)
+    reply = await ask(api, "GET", path)
+    assert reply.status == 200
+    assert "the leader does not answer" in reply.headers["swarmlet-stale"]
 
 
 async def test_a_quorum_that_goes_during_a_read_leaves_a_marked_answer(
