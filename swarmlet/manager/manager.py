@@ -107,7 +107,7 @@ class Manager:
     async def _follow_leadership(self, nursery: trio.Nursery) -> None:
         """Run the leader's parts while this member leads, and only then."""
         scope: trio.CancelScope | None = None
-        previous = ""
+        previous = ""  # the last that led; a member names itself a moment before it does
         async with aclosing(self.member.watch_leadership()) as changes:
             async for leadership in changes:
                 log.info("leadership", leader=leadership.leader, term=leadership.term)
@@ -117,7 +117,8 @@ class Manager:
                 if leadership.is_leader:
                     scope = trio.CancelScope()
                     nursery.start_soon(self._lead, scope, previous)
-                previous = leadership.leader or previous
+                if leadership.is_leader or leadership.leader not in {None, self.node_id}:
+                    previous = leadership.leader or ""
 
     async def _lead(self, scope: trio.CancelScope, previous: str) -> None:
         leader = Leader(self.replica, self.proposer, self.members, now=self._now, rng=self._rng)

@@ -4,10 +4,13 @@ from random import Random
 
 import pytest
 import trio
+from swarmlet.clock import SECOND
 from swarmlet.consensus.memory import MemoryConsensus
 from swarmlet.errors import NotAllowed
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
+from swarmlet.model.defaults import DOWN_AFTER
+from swarmlet.model.objects import NodeState
 from swarmlet.model.specs import Role
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange
@@ -121,3 +124,27 @@ async def test_member_that_the_cluster_does_not_list_was_let_go() -> None:
     rig.manager.joined = True
     assert not rig.manager.is_stranded(["m1", "m2"])
     assert rig.manager.is_stranded(["m2"])
+
+
+async def test_lost_leader_gets_no_more_time_than_a_lost_worker(autojump_clock: object) -> None:
+    """Its successor knows that it is gone; the others get longer, to find the successor.
+
+    A member names itself the leader some time before it leads: that is nobody's loss.
+    """
+    rig = ManagerRig()
+    await rig.found()
+    for other in ("m2", "w1"):
+        await rig.node(other, role=Role.MANAGER if other == "m2" else Role.WORKER)
+    rig.member.lose_leadership("m2")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(rig.manager.run)
+        for leader in (None, "m1"):
+            await trio.testing.wait_all_tasks_blocked()
+            rig.member.lose_leadership(leader)
+        await trio.testing.wait_all_tasks_blocked()
+        rig.member.gain_leadership()
+        await trio.sleep(DOWN_AFTER / SECOND * 1.5)
+        states = {node.id: node.status.state for node in rig.manager.replica.view.nodes()}
+        assert states["m2"] is NodeState.DOWN
+        assert states["w1"] is not NodeState.DOWN
+        nursery.cancel_scope.cancel()
