@@ -35,7 +35,7 @@ class Reach(enum.StrEnum):
 
 
 class PeerRecord(Record, frozen=True, kw_only=True, gc=False):
-    """A node of the cluster. ``number`` is its own for life (1 to 4095), ``addr`` its IP address."""
+    """A node of the cluster: ``number`` (1 to 4095) is its own for life, ``addr`` an IP address."""
 
     number: int
     addr: str

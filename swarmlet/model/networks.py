@@ -1,4 +1,4 @@
-"""What a user asks for of a network, as the Engine API spells it, and how its addresses are counted.
+"""What a user asks for of a network, as the Engine API spells it, and the numbers around it.
 
 Source: Engine API v1.41 to v1.47, ``NetworkCreate``. Subnets and addresses are IPv4 texts.
 """

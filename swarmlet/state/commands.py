@@ -14,6 +14,7 @@ from swarmlet.clock import Instant
 from swarmlet.errors import Damaged
 from swarmlet.model.objects import (
     Cluster,
+    Network,
     Node,
     NodeDescription,
     NodeStatus,
@@ -24,8 +25,9 @@ from swarmlet.model.objects import (
 )
 from swarmlet.model.specs import Role
 
-#: Version of the commands' form. A new optional field does not change it; anything else does.
-FORMAT: Final = 1
+#: Version of the commands' form and meaning. A new optional field does not change it; anything
+#: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written.
+FORMAT: Final = 2
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True, omit_defaults=True):
@@ -90,6 +92,23 @@ class SetUpdateStatus(Command, frozen=True, kw_only=True, gc=False):
 
 class DeleteService(Command, frozen=True, kw_only=True, gc=False):
     """Remove a service; its tasks are asked to go."""
+
+    id: str
+
+
+class PutNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Create a network. Its name must be free.
+
+    Without a subnet it gets the first free one of the cluster's pools that overlaps none of
+    ``avoid`` (what the hosts themselves route).
+    """
+
+    network: Network
+    avoid: tuple[str, ...] = ()
+
+
+class DeleteNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Remove a network that nobody uses."""
 
     id: str
 
@@ -159,6 +178,8 @@ AnyCommand = (
     | PutService
     | SetUpdateStatus
     | DeleteService
+    | PutNetwork
+    | DeleteNetwork
     | CreateTasks
     | ChangeTasks
     | ReportTasks

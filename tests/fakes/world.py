@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Literal
 
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import enforcer, orchestrator, reaper, scheduler
 from swarmlet.control.decision import Decision
+from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
 from swarmlet.model.objects import (
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -23,6 +26,7 @@ from swarmlet.model.specs import (
     ContainerSpec,
     EndpointSpec,
     Global,
+    NetworkAttachment,
     NodeSpec,
     Placement,
     Platform,
@@ -42,6 +46,7 @@ from swarmlet.state.commands import (
     ChangeNodes,
     NodeChange,
     Outcome,
+    PutNetwork,
     PutNode,
     PutService,
     ReportTasks,
@@ -79,6 +84,13 @@ def a_node(
     )
 
 
+def a_network(name: str = "net", *, subnet: str = "", ip_range: str = "") -> Network:
+    """A network; its identifier is its name with ``id-`` before it."""
+    asked = Ipam(config=(IpamConfig(subnet=subnet, ip_range=ip_range),)) if subnet else None
+    spec = NetworkSpec(name=name, ipam=asked, ingress=name == "ingress")
+    return Network(id=f"id-{name}", spec=spec)
+
+
 def a_service(
     service_id: str = "web",
     *,
@@ -89,6 +101,8 @@ def a_service(
     cpus: float = 0,
     ports: tuple[PortConfig, ...] = (),
     labels: dict[str, str] | None = None,
+    networks: tuple[str, ...] = (),
+    endpoint: Literal["", "vip", "dnsrr"] = "",
 ) -> Service:
     """A service; ``replicas`` None makes it global."""
     mode = ServiceMode(replicated=Replicated(replicas=replicas))
@@ -100,6 +114,7 @@ def a_service(
         restart_policy=restart,
         placement=placement,
         resources=ResourceRequirements(reservations=reserved) if reserved else None,
+        networks=tuple(NetworkAttachment(target=target) for target in networks),
     )
     return Service(
         id=service_id,
@@ -108,7 +123,7 @@ def a_service(
             mode=mode,
             task_template=template,
             labels=labels or {},
-            endpoint_spec=EndpointSpec(ports=ports) if ports else None,
+            endpoint_spec=EndpointSpec(mode=endpoint, ports=ports) if ports or endpoint else None,
         ),
     )
 
@@ -145,6 +160,10 @@ class World:
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=self.now) if updating else None
         new = Service(id=service.id, spec=service.spec, update_status=status)
         self.ok(PutService(service=new, expect=old.version if old else 0))
+
+    def networks(self, *networks: Network, avoid: tuple[str, ...] = ()) -> None:
+        """Create networks."""
+        self.ok(*(PutNetwork(network=network, avoid=avoid) for network in networks))
 
     def node_state(self, node_id: str, state: NodeState) -> None:
         status = NodeStatus(state=state, addr="10.0.0.1")
