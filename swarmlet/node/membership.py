@@ -12,6 +12,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.describe import describe
+from swarmlet.agent.records import Records
 from swarmlet.agent.session import AgentSession, NodeRemoved
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
@@ -28,7 +29,7 @@ from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
 from swarmlet.node.renewal import renew_in_time
 from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
-from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
+from swarmlet.rpc.messages import Assignments, Forwarding, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
 from swarmlet.security.identity import Identity
 from swarmlet.state.commands import AnyCommand
@@ -79,6 +80,7 @@ class Membership:
         self._renewing = trio.Lock()
         self._manager_scope: trio.CancelScope | None = None
         self._manager_gone = trio.Event()
+        self._records = Records()
         self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
 
@@ -197,6 +199,14 @@ class Membership:
     def on_assignments(self, assignments: Assignments) -> None:
         """The leader assigned tasks."""
         self._worker.assign(assignments)
+
+    def on_forwarding(self, forwarding: Forwarding) -> None:
+        """The leader said what to forward by."""
+        self._records.take(forwarding)
+
+    async def forwards(self) -> None:
+        """Return once the kernel forwards by all that was said so far."""
+        await trio.lowlevel.checkpoint()
 
     def on_settings(self, settings: Settings) -> None:
         """The leader said where managers are and which role this node shall have."""

@@ -144,6 +144,17 @@ class Change:
         return bool(self.cluster or self.networks or self.nodes or self.services or self.tasks)
 
 
+def everything(view: View) -> Change:
+    """A change that touches all there is: where a loop begins."""
+    change = Change()
+    change.cluster = True
+    change.networks.update(network.id for network in view.networks())
+    change.nodes.update(node.id for node in view.nodes())
+    change.services.update(service.id for service in view.services())
+    change.tasks.update((task.id, task) for task in view.tasks())
+    return change
+
+
 class Store:
     """The tables. Only :mod:`swarmlet.state.fsm` and snapshots call the writing methods."""
 
