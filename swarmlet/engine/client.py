@@ -170,6 +170,35 @@ class Engine:
                 read=CHANGE_TIMEOUT,
             )
 
+    # --- networks -------------------------------------------------------------------------------
+
+    async def networks(self, *, label: str) -> Json:
+        """List the networks that have a label."""
+        query = {"filters": json.dumps({"label": [label]})}
+        return await self._wire.call("GET", "/networks", query=query)
+
+    async def create_network(self, body: Mapping[str, Json]) -> str:
+        """Create a network; returns its identifier. One of that name is an EngineError (409)."""
+        answer = await self._wire.call(
+            "POST", "/networks/create", body=body, read=CHANGE_TIMEOUT
+        )
+        return str(answer["Id"])
+
+    async def remove_network(self, network: str) -> None:
+        """Remove a network. One that is gone is fine; one that has containers is an EngineError."""
+        with contextlib.suppress(NotFound):
+            await self._wire.call("DELETE", f"/networks/{network}", read=CHANGE_TIMEOUT)
+
+    async def connect(self, network: str, container: str, address: str) -> None:
+        """Give a container a place in a further network."""
+        endpoint = {"IPAMConfig": {"IPv4Address": address}}
+        await self._wire.call(
+            "POST",
+            f"/networks/{network}/connect",
+            body={"Container": container, "EndpointConfig": endpoint},
+            read=CHANGE_TIMEOUT,
+        )
+
     # --- events ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
