@@ -25,7 +25,7 @@ from swarmlet.errors import (
     SwarmletError,
     Unavailable,
 )
-from swarmlet.manager.dispatcher import acting_role, managers
+from swarmlet.manager.briefing import managers
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults, ids
@@ -162,7 +162,7 @@ class Members:
     def _demand_manager(self, who: RemoteNode) -> None:
         """Refuse whoever is not a manager, by its certificate and by the store's word."""
         node = self._replica.view.node(who.node_id)
-        trusted = node is not None and Role.MANAGER in (node.role, node.spec.role)
+        trusted = node is not None and roles.acting_role(node) is Role.MANAGER
         if who.role is not Role.MANAGER or not trusted:
             raise NotAllowed(f"node {who.node_id} is not a manager")
 
@@ -171,7 +171,7 @@ class Members:
         node = self._replica.view.node(who.node_id)
         if node is None:
             raise NotAllowed("this node was removed from the cluster")
-        role = acting_role(node)
+        role = roles.acting_role(node)
         cluster = self._cluster()
         cert = self._issue(cluster, request.csr, node.id, role)
         if node.role is not role:
@@ -251,7 +251,7 @@ class Members:
         """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""
         await self._proposer.barrier()
         node = self._node(node_id)
-        if Role.MANAGER in (node.role, node.spec.role):
+        if roles.acting_role(node) is Role.MANAGER:
             raise FailedPrecondition(
                 "rpc error: code = FailedPrecondition desc = "
                 f"node {node_id} is a cluster manager and is a member of the raft cluster. "

@@ -3,7 +3,7 @@
 import pytest
 import trio
 from msgspec.structs import replace
-from swarmlet.manager.dispatcher import MAX_TEXT
+from swarmlet.manager.hearing import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
 from swarmlet.model.specs import Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -333,7 +333,7 @@ async def test_large_assignment_set_comes_in_pieces_that_fit(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much is assigned to a node, each message fits in a frame, and the first names all."""
-    monkeypatch.setattr("swarmlet.manager.dispatcher.MAX_ASSIGNMENTS", 300)
+    monkeypatch.setattr("swarmlet.manager.briefing.MAX_ASSIGNMENTS", 300)
     rig = Rig()
     await rig.found()
     await rig.node("w1")
