@@ -82,7 +82,7 @@ class Actions:
         self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
 
     async def _start(self, unit: Unit) -> None:
-        """Start a container, in all of its networks: its create may have been the last thing said."""
+        """Start a container in all of its networks: a daemon may have died after the create."""
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):

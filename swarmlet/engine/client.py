@@ -16,7 +16,7 @@ import trio
 from swarmlet.clock import Seconds
 from swarmlet.engine import incarnation
 from swarmlet.engine.incarnation import Incarnation
-from swarmlet.engine.wire import FOREVER, Json, Wire, engine_errors
+from swarmlet.engine.wire import FOREVER, Json, Request, Wire, engine_errors
 from swarmlet.errors import EngineError, EngineUnavailable, NotFound
 
 #: Creating and starting wait for disks and, with many at once, for each other.
@@ -63,15 +63,15 @@ class Engine:
 
     async def ping(self) -> None:
         """Return when the engine answers a new connection."""
-        await self._wire.ping()
+        await self._wire.knock(Request("GET", "/_ping", fresh=True, versioned=False))
 
     async def version(self) -> Json:
         """``GET /version``."""
-        return await self._wire.call("GET", "/version", versioned=False)
+        return await self._wire.call(Request("GET", "/version", versioned=False))
 
     async def info(self) -> Json:
         """``GET /info``."""
-        return await self._wire.call("GET", "/info")
+        return await self._wire.call(Request("GET", "/info"))
 
     async def incarnation(self) -> Incarnation:
         """Which process of the engine answers; see :mod:`swarmlet.engine.incarnation`."""
@@ -87,12 +87,14 @@ class Engine:
 
     async def image(self, name: str) -> Json:
         """Inspect an image. Raises NotFound."""
-        return await self._wire.call("GET", f"/images/{_name(name)}/json")
+        return await self._wire.call(Request("GET", f"/images/{_name(name)}/json"))
 
     async def distribution(self, name: str, *, auth: str = "") -> str:
         """Ask the registry for the digest of ``name``; raises EngineError when none answers."""
         answer = await self._wire.call(
-            "GET", f"/distribution/{_name(name)}/json", headers=_auth(auth), read=CHANGE_TIMEOUT
+            Request(
+                "GET", f"/distribution/{_name(name)}/json", headers=_auth(auth), read=CHANGE_TIMEOUT
+            )
         )
         return str(answer["Descriptor"]["digest"])
 
@@ -106,11 +108,14 @@ class Engine:
         image, tag = _image_and_tag(name)
         digest = ""
         async with self._wire.stream(
-            "POST",
-            "/images/create",
-            query={"fromImage": image, "tag": tag},
-            headers=_auth(auth),
-            read=PULL_SILENCE,
+            Request(
+                "POST",
+                "/images/create",
+                query={"fromImage": image, "tag": tag},
+                headers=_auth(auth),
+                read=PULL_SILENCE,
+                fresh=True,
+            )
         ) as messages:
             async for message in messages:
                 if "error" in message:
@@ -127,22 +132,26 @@ class Engine:
     async def containers(self, *, labels: Sequence[str] = ()) -> Json:
         """List all containers, running or not, that have all these labels."""
         query = {"all": "1", "filters": json.dumps({"label": list(labels)})}
-        return await self._wire.call("GET", "/containers/json", query=query)
+        return await self._wire.call(Request("GET", "/containers/json", query=query))
 
     async def create(self, name: str, body: Mapping[str, Json]) -> str:
         """Create a container; returns its identifier."""
         answer = await self._wire.call(
-            "POST", "/containers/create", query={"name": name}, body=body, read=CHANGE_TIMEOUT
+            Request(
+                "POST", "/containers/create", query={"name": name}, body=body, read=CHANGE_TIMEOUT
+            )
         )
         return str(answer["Id"])
 
     async def start(self, container: str) -> None:
         """Start a container. One that runs already is fine."""
-        await self._wire.call("POST", f"/containers/{container}/start", read=CHANGE_TIMEOUT)
+        await self._wire.call(
+            Request("POST", f"/containers/{container}/start", read=CHANGE_TIMEOUT)
+        )
 
     async def inspect(self, container: str, *, fresh: bool = False) -> Json:
         """Inspect a container. ``fresh`` asks over a new connection; see :class:`.wire.Wire`."""
-        return await self._wire.call("GET", f"/containers/{container}/json", fresh=fresh)
+        return await self._wire.call(Request("GET", f"/containers/{container}/json", fresh=fresh))
 
     async def stop(self, container: str, *, grace: Seconds | None = None, signal: str = "") -> None:
         """Send the stop signal, and SIGKILL after ``grace``; returns when the container ended.
@@ -154,20 +163,26 @@ class Engine:
         if signal:
             query["signal"] = signal
         read = FOREVER if grace is None else Seconds(grace + STOP_MARGIN)
-        await self._wire.call("POST", f"/containers/{container}/stop", query=query, read=read)
+        await self._wire.call(
+            Request("POST", f"/containers/{container}/stop", query=query, read=read)
+        )
 
     async def kill(self, container: str, *, signal: str = "SIGKILL") -> None:
         """Send a signal to a running container."""
-        await self._wire.call("POST", f"/containers/{container}/kill", query={"signal": signal})
+        await self._wire.call(
+            Request("POST", f"/containers/{container}/kill", query={"signal": signal})
+        )
 
     async def remove(self, container: str) -> None:
         """Remove a container and its anonymous volumes, by force. One that is gone is fine."""
         with contextlib.suppress(NotFound):
             await self._wire.call(
-                "DELETE",
-                f"/containers/{container}",
-                query={"force": "1", "v": "1"},
-                read=CHANGE_TIMEOUT,
+                Request(
+                    "DELETE",
+                    f"/containers/{container}",
+                    query={"force": "1", "v": "1"},
+                    read=CHANGE_TIMEOUT,
+                )
             )
 
     # --- networks -------------------------------------------------------------------------------
@@ -175,28 +190,28 @@ class Engine:
     async def networks(self, *, label: str) -> Json:
         """List the networks that have a label."""
         query = {"filters": json.dumps({"label": [label]})}
-        return await self._wire.call("GET", "/networks", query=query)
+        return await self._wire.call(Request("GET", "/networks", query=query))
 
     async def create_network(self, body: Mapping[str, Json]) -> str:
         """Create a network; returns its identifier. One of that name is an EngineError (409)."""
         answer = await self._wire.call(
-            "POST", "/networks/create", body=body, read=CHANGE_TIMEOUT
+            Request("POST", "/networks/create", body=body, read=CHANGE_TIMEOUT)
         )
         return str(answer["Id"])
 
     async def remove_network(self, network: str) -> None:
         """Remove a network. One that is gone is fine; one that has containers is an EngineError."""
         with contextlib.suppress(NotFound):
-            await self._wire.call("DELETE", f"/networks/{network}", read=CHANGE_TIMEOUT)
+            await self._wire.call(Request("DELETE", f"/networks/{network}", read=CHANGE_TIMEOUT))
 
     async def connect(self, network: str, container: str, address: str) -> None:
         """Give a container a place in a further network."""
-        endpoint = {"IPAMConfig": {"IPv4Address": address}}
+        body = {
+            "Container": container,
+            "EndpointConfig": {"IPAMConfig": {"IPv4Address": address}},
+        }
         await self._wire.call(
-            "POST",
-            f"/networks/{network}/connect",
-            body={"Container": container, "EndpointConfig": endpoint},
-            read=CHANGE_TIMEOUT,
+            Request("POST", f"/networks/{network}/connect", body=body, read=CHANGE_TIMEOUT)
         )
 
     # --- events ---------------------------------------------------------------------------------
@@ -212,10 +227,13 @@ class Engine:
         wanted = {"type": ["container"], "label": list(labels), "event": list(actions)}
         async with (
             self._wire.stream(
-                "GET",
-                "/events",
-                query={"filters": json.dumps({k: v for k, v in wanted.items() if v})},
-                read=FOREVER,
+                Request(
+                    "GET",
+                    "/events",
+                    query={"filters": json.dumps({k: v for k, v in wanted.items() if v})},
+                    read=FOREVER,
+                    fresh=True,
+                )
             ) as messages,
             contextlib.aclosing(_events(messages)) as events,
         ):

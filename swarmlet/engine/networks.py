@@ -1,4 +1,4 @@
-"""An overlay network as the engine sees it: a bridge of its own, whose packets our rules forward."""
+"""An overlay network as the engine sees it: a bridge whose packets our rules forward."""
 
 from typing import Any, Final, NamedTuple
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode
 
 import httpcore2
@@ -46,6 +46,27 @@ LINE_LIMIT: Final = 1024 * 1024
 CALL_CONNECTIONS: Final = 32
 
 
+class Request(NamedTuple):
+    """One call.
+
+    ``read`` is the longest silence of the engine; ``fresh`` asks over a connection of its own;
+    only what is not ``versioned`` can be asked before the versions are known.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] | None = None
+    body: Json = None
+    headers: Mapping[str, str] | None = None
+    read: Seconds = READ_TIMEOUT
+    fresh: bool = False
+    versioned: bool = True
+
+    def __str__(self) -> str:
+        """As errors name it."""
+        return f"{self.method} {self.path}"
+
+
 class Wire:
     """Calls to the engine behind one unix socket, in the newest API that both sides know."""
 
@@ -79,86 +100,42 @@ class Wire:
         """The API version in use (``1.41``), "" before the first call."""
         return self._prefix.removeprefix("/v")
 
-    async def call(  # noqa: PLR0913 - one place knows the wire; its callers name what they need
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
-        read: Seconds = READ_TIMEOUT,
-        fresh: bool = False,
-        versioned: bool = True,
-    ) -> Json:
-        """Return the answer, None for an empty one. ``fresh`` asks over a new connection."""
-        async with self._send(
-            method,
-            path,
-            query=query,
-            body=body,
-            headers=headers,
-            read=read,
-            fresh=fresh,
-            versioned=versioned,
-        ) as response:
+    async def call(self, request: Request) -> Json:
+        """Return the answer, None for an empty one."""
+        async with self._send(request) as response:
             raw = await response.aread()
         return _json_of(raw) if raw.strip() else None
 
-    async def ping(self) -> None:
-        """Return when the engine answers a new connection."""
-        async with self._send("GET", "/_ping", fresh=True, versioned=False):
+    async def knock(self, request: Request) -> None:
+        """Return when the engine has begun to answer, whatever it says."""
+        async with self._send(request):
             pass
 
     @contextlib.asynccontextmanager
-    async def stream(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str],
-        headers: Mapping[str, str] | None = None,
-        read: Seconds,
-    ) -> AsyncIterator[AsyncIterator[Json]]:
-        """The objects of an answer that goes on, over a connection of its own.
-
-        The answer has begun once this is entered; ``read`` is the longest silence in it.
-        """
+    async def stream(self, request: Request) -> AsyncIterator[AsyncIterator[Json]]:
+        """The objects of an answer that goes on; it has begun once this is entered."""
         async with (
-            self._send(
-                method, path, query=query, headers=headers, read=read, fresh=True
-            ) as response,
-            contextlib.aclosing(_objects(response, f"{method} {path}")) as objects,
+            self._send(request) as response,
+            contextlib.aclosing(_objects(response, str(request))) as objects,
         ):
             yield objects
 
     @contextlib.asynccontextmanager
-    async def _send(  # noqa: PLR0913 - as call()
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Json = None,
-        headers: Mapping[str, str] | None = None,
-        read: Seconds = READ_TIMEOUT,
-        fresh: bool = False,
-        versioned: bool = True,
-    ) -> AsyncIterator[httpcore2.Response]:
-        prefix = await self._version_prefix() if versioned else ""
-        target = f"http://docker{prefix}{path}" + (f"?{urlencode(query)}" if query else "")
-        content = b"" if body is None else msgspec.json.encode(body)
-        sent = {"Host": "docker", "Content-Length": str(len(content)), **(headers or {})}
-        if body is not None:
+    async def _send(self, request: Request) -> AsyncIterator[httpcore2.Response]:
+        prefix = await self._version_prefix() if request.versioned else ""
+        query = f"?{urlencode(request.query)}" if request.query else ""
+        content = b"" if request.body is None else msgspec.json.encode(request.body)
+        sent = {"Host": "docker", "Content-Length": str(len(content)), **(request.headers or {})}
+        if request.body is not None:
             sent["Content-Type"] = "application/json"
-        pool = self._fresh if fresh else self._calls
-        with engine_errors(f"{method} {path}"):
+        pool = self._fresh if request.fresh else self._calls
+        with engine_errors(str(request)):
             async with pool.stream(
-                method,
-                target,
+                request.method,
+                f"http://docker{prefix}{request.path}{query}",
                 headers=list(sent.items()),
                 content=content,
-                extensions={"timeout": _timeouts(read)},
+                extensions={"timeout": _timeouts(request.read)},
             ) as response:
                 if response.status >= 400:
                     raise _refusal(response.status, await _bounded(response, ERROR_LIMIT))
@@ -168,7 +145,7 @@ class Wire:
         """``/v1.NN``: what both sides know. Asked once; a replaced engine only gets newer."""
         async with self._negotiating:
             if not self._prefix:
-                answer = await self.call("GET", "/version", versioned=False)
+                answer = await self.call(Request("GET", "/version", versioned=False))
                 offered = tuple(int(part) for part in str(answer["ApiVersion"]).split("."))
                 if offered < OLDEST_API:
                     needed = ".".join(map(str, OLDEST_API))
