@@ -178,9 +178,8 @@ def test_a_published_port_answers_on_every_node_and_shows_the_client(cluster: Cl
     )  # fmt: skip
     (task,) = cluster.wait_running("web", 1)
     for host in cluster.hosts:
-        seen, name = eventually(
-            partial(answer_of, cluster.address(host), 8080), f"{host} leads to the task"
-        )
+        eventually(partial(answer_of, cluster.address(host), 8080), f"{host} leads to the task")
+        seen, name = who(cluster.address(host), 8080)
         assert seen == outside(cluster, host)
         assert name == task["Status"]["ContainerStatus"]["ContainerID"][:12]
         url = "http://127.0.0.1:8080/cgi-bin/who"
