@@ -57,7 +57,7 @@ def _own(service: Json, names: dict[str, str]) -> list[Row]:
     addresses = (service.get("Endpoint") or {}).get("VirtualIPs") or ()
     return [
         _row(
-            names.get(a["NetworkID"], a["NetworkID"][:_SHORT]),
+            names.get(str(a["NetworkID"]), str(a["NetworkID"])[:_SHORT]),
             _plain(a["Addr"]),
             str(service["Spec"]["Name"]),
             "",

@@ -138,7 +138,8 @@ def test_endpoints_shows_who_answers_where(api: FakeApi, cli: Cli) -> None:
         swarm.task(web, 1, "shutdown", desired="shutdown"),
     ]
     for number, task in enumerate(tasks):
-        task["Spec"]["ContainerSpec"]["Labels"] = {"swarmlet.lb.weight": "3"} if number else {}
+        labels = {"swarmlet.lb.weight": "3"} if number else {}
+        task["Spec"] = {"ContainerSpec": {"Image": "x", "Labels": labels}}
         network = {"ID": OV["Id"], "Spec": {"Name": "ov"}}
         task["NetworksAttachments"] = [
             {"Network": network, "Addresses": [f"10.0.1.{number + 3}/24"]}
