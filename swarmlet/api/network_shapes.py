@@ -3,14 +3,14 @@
 from typing import Any, Final
 
 from swarmlet.api.shapes import ipam_config, rfc3339
+from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.model.objects import Network, Service, Task
 from swarmlet.state.store import View
 
 Json = dict[str, Any]
 
-#: An agent makes an overlay known to its engine as a bridge with this label, whose value is the
-#: network's identifier.
-COPY_LABEL: Final = "com.docker.swarm.network.id"
+#: An agent makes an overlay known to its engine as a bridge with this label.
+COPY_LABEL: Final = NETWORK_LABEL
 
 _OVERLAY: Final = {"Scope": "swarm", "Driver": "overlay"}
 

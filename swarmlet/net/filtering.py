@@ -172,7 +172,8 @@ _INPUT: Final = Chain(
 #: From this host's own processes.
 _OUTPUT: Final = Chain(
     (
-        f"ct mark and {EMPTY:#x} != 0 goto refuse",
+        # Not the refusals themselves: they belong to the flow that they refuse.
+        f"ct direction original ct mark and {EMPTY:#x} != 0 goto refuse",
         'oifname != "lo" ip daddr @overlay ip daddr != @live goto refuse',
     ),
     "type filter hook output priority filter - 5",
