@@ -4,41 +4,31 @@ A replicated service has as many slots as replicas; a global one has a slot on e
 Everything is derived from the tasks in the view, so a new leader carries on wherever the old one
 stopped. Three rules carry the module:
 
-* A slot never has two wanted tasks; while an earlier attempt may still run on a living node, its
-  successor is held at READY.
+* A slot has one wanted task; while an earlier attempt may still run on a living node, its successor
+  is held at READY. Only a start-first update has two: the old one that runs, and beside it its
+  replacement, until that runs.
 * A slot without a wanted task gets one when its restart policy says so (:mod:`.restart`).
-* An update takes a running task down only when every other slot runs; a slot that does not run
-  loses nothing and is updated at once.
+* An update (:mod:`.updater`) takes as many slots at a time as its parallelism allows, and counts
+  every slot that does not run; a task that does not run loses nothing and is replaced at once.
 """
 
 import heapq
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec.structs import replace
 
 from swarmlet.clock import Instant
-from swarmlet.control import restart
+from swarmlet.control import restart, updater
 from swarmlet.control.decision import Decision, Id, changing, decision, earlier, shut_down
 from swarmlet.control.enforcer import keeps_tasks
 from swarmlet.control.filters import belongs
+from swarmlet.control.nodeset import host_ports
+from swarmlet.control.template import Template
 from swarmlet.model.defaults import restart_policy
-from swarmlet.model.objects import (
-    Node,
-    NodeState,
-    Service,
-    Task,
-    TaskState,
-    UpdateState,
-    UpdateStatus,
-)
+from swarmlet.model.objects import Node, NodeState, Service, Task, TaskState
 from swarmlet.model.specs import Availability
-from swarmlet.state.commands import AnyCommand, CreateTasks, NewTask, SetUpdateStatus, TaskChange
+from swarmlet.state.commands import AnyCommand, CreateTasks, NewTask, PutService, TaskChange
 from swarmlet.state.store import SlotKey, View
-
-#: How an update ends well, and Docker's words for it.
-_ENDS: Final = {
-    UpdateState.UPDATING: (UpdateState.COMPLETED, "update completed"),
-    UpdateState.ROLLBACK_STARTED: (UpdateState.ROLLBACK_COMPLETED, "rollback completed"),
-}
 
 
 def decide(
@@ -65,7 +55,12 @@ def decide(
 
 
 class _Plan:
-    """What one service needs. ``tasks`` are its wanted tasks by slot, as the plan leaves them."""
+    """What one service needs.
+
+    ``tasks`` are its wanted tasks by slot, as the plan leaves them; ``beside`` are replacements
+    that start while the old task in ``tasks`` still runs; ``vacant`` are slots that have no wanted
+    task, or one of this plan, but those whose work is done.
+    """
 
     def __init__(
         self, view: View, service: Service, now: Instant, new_id: Callable[[], str]
@@ -75,11 +70,14 @@ class _Plan:
         self.now = now
         self.wake_at: Instant | None = None
         self.tasks: dict[SlotKey, Task] = {}
+        self.beside: dict[SlotKey, Task] = {}
+        self.vacant: set[SlotKey] = set()
         self._new_id = new_id
         self._policy = restart_policy(service.spec.task_template)
+        self._template = Template(view, service)
         self._changes: list[TaskChange] = []
         self._new: list[NewTask] = []
-        self._unsettled = False  # a slot does not run: the update must not stop another task
+        self._said: AnyCommand | None = None
 
     def shape(self) -> None:
         """Bring the number of slots in line: stop surplus tasks, fill empty slots."""
@@ -95,15 +93,22 @@ class _Plan:
         del task
         return True
 
+    def keeps_running(self, task: Task) -> bool:
+        """Whether a replacement can start while this task still runs."""
+        del task
+        return True
+
     def make(self) -> None:
         """Decide."""
-        self._one_in_each_slot()
+        self._sort()
         self.shape()
         self._update()
         self._release()
 
     def commands(self) -> list[AnyCommand]:
         """The decision. Stops come first: a slot must never have two wanted tasks."""
+        if isinstance(self._said, PutService):
+            return [self._said]  # all else is decided on the spec that comes back
         found = list(changing(self._changes))
         if self._new:
             found.append(
@@ -113,11 +118,18 @@ class _Plan:
                     tasks=tuple(self._new),
                 )
             )
-        return found + self._completed()
+        return found if self._said is None else [*found, self._said]
 
     def stop(self, task: Task) -> None:
         """Ask a task to stop; its slot is empty or its successor's."""
         self._changes.append(shut_down(task.id))
+
+    def drop(self, key: SlotKey) -> None:
+        """Give up a slot."""
+        for tasks in (self.tasks, self.beside):
+            task = tasks.pop(key, None)
+            if task is not None:
+                self.stop(task)
 
     def fill(self, key: SlotKey) -> None:
         """Make the next attempt at a slot, when its restart policy allows one."""
@@ -125,18 +137,17 @@ class _Plan:
         version = self.service.spec_version
         start = restart.next_start(self._policy, attempts, spec_version=version, now=self.now)
         last = restart.newest(attempts)
-        if start is not None:
-            if start > self.now and last is not None and restart.rejected(last):
-                self._unsettled = True  # its successor would be rejected while it waits at READY
-                self.wake_at = earlier(self.wake_at, start)
-            else:
-                self._create(key, start)
+        if start is None:
+            if last is not None and last.status.state is not TaskState.COMPLETE:
+                self.vacant.add(key)
             return
-        if last is not None and last.status.state is not TaskState.COMPLETE:
-            self._unsettled = True
+        self.vacant.add(key)
+        if start > self.now and last is not None and restart.rejected(last):
+            self.wake_at = earlier(self.wake_at, start)  # it would be rejected while it waits
+        else:
+            self._create(key, start)
 
     def _create(self, key: SlotKey, start: Instant) -> None:
-        self._unsettled = True
         later = start > self.now
         held = later or self._occupied(key)
         if later:
@@ -151,11 +162,11 @@ class _Plan:
             )
         )
 
-    def _occupied(self, key: SlotKey, *, by_other_than: str = "") -> bool:
-        """Whether an attempt at the slot may still run somewhere. A dead node does not block."""
+    def _occupied(self, key: SlotKey) -> bool:
+        """Whether a task that shall go may still run in the slot. A dead node does not block."""
+        kept = {found.id for one in (self.tasks, self.beside) if (found := one.get(key))}
         return any(
-            task.id != by_other_than and self._may_run(task)
-            for task in self.view.tasks_in_slot(key)
+            task.id not in kept and self._may_run(task) for task in self.view.tasks_in_slot(key)
         )
 
     def _may_run(self, task: Task) -> bool:
@@ -165,33 +176,124 @@ class _Plan:
         node = self.view.node(task.node_id)
         return node is not None and node.status.state is not NodeState.DOWN
 
-    def _one_in_each_slot(self) -> None:
-        """Two wanted tasks in a slot are a mistake (or two leaders): keep the better one."""
+    def _sort(self) -> None:
+        """Note what fills each slot, and stop what there is too much of."""
+        crowded: dict[SlotKey, list[Task]] = {}
         for task in self.view.wanted_tasks(self.service.id):
             other = self.tasks.setdefault(task.slot_key, task)
-            if other is task:
-                continue
-            worse, better = sorted((other, task), key=_merit)
-            self.tasks[task.slot_key] = better
-            self.stop(worse)
+            if other is not task:
+                crowded.setdefault(task.slot_key, [other]).append(task)
+        for key, tasks in crowded.items():
+            self._choose(key, tasks)
+
+    def _choose(self, key: SlotKey, tasks: Sequence[Task]) -> None:
+        """Of several wanted tasks in a slot: the best, and its replacement while that starts.
+
+        More than those are a mistake (or two leaders, or two updates).
+        """
+        groups: tuple[list[Task], list[Task]] = ([], [])
+        for task in tasks:
+            groups[self._template.fits(task)].append(task)
+        old, new = (max(group, key=_merit, default=None) for group in groups)
+        keep = [new or old]
+        if old is not None and new is not None and _runs(old) and not _runs(new):
+            keep = [old, new]
+            self.beside[key] = new
+        self.tasks[key] = keep[0] or tasks[0]
+        for task in tasks:
+            if task not in keep:
+                self.stop(task)
 
     def _update(self) -> None:
-        """Replace tasks of an older template: those that do not run at once, else one at a time."""
+        """Replace what is not up to date, as far as the update goes by now."""
         version = self.service.spec_version
         # Most tasks of a large service are as they should be: look closely at the others only.
         odd = [t for t in self.tasks.values() if t.spec_version != version or not _runs(t)]
         concerned = [task for task in odd if self.updatable(task)]
-        dirty = [task for task in concerned if task.spec_version != version]
-        ready = [task for task in dirty if self.replaceable(task)]
-        idle = [task for task in concerned if not _runs(task)]
-        for task in sorted((task for task in ready if not _runs(task)), key=_slot):
-            self._replace(task)
-        self._unsettled |= bool(idle)
-        if self._unsettled:
+        dirty = {t.slot_key: t for t in concerned if not self._template.fits(t)}
+        active = updater.in_progress(self.service)
+        if not dirty and not active:
             return
-        if ready:
-            self._replace(min(ready, key=_slot))
-        self._unsettled = bool(dirty)
+        idle = [t for t in concerned if not _runs(t) and t.slot_key not in dirty]
+        coming = [*idle, *self.beside.values()]
+        late = self._late(coming) if active else {}
+        attempts = self._attempts([late.get(task.id, task) for task in idle], late)
+        turn = updater.Round(
+            self.service, self.now, attempts=attempts, concerned=dirty.keys() | self.vacant
+        )
+        self._said = turn.verdict()
+        if self._said is None and not updater.paused(self.service):
+            below = self.vacant | {task.slot_key for task in concerned if not _runs(task)}
+            self._advance(turn, dirty, below, attempts)
+            self._said = turn.completed() or turn.waiting(coming)
+        if turn.wake_at is not None:
+            self.wake_at = earlier(self.wake_at, turn.wake_at)
+
+    def _late(self, coming: Iterable[Task]) -> dict[str, Task]:
+        """Give up tasks that do not come up; one beside a task that runs is stopped as well."""
+        found = {}
+        for task in coming:
+            at = updater.late(self.service, task)
+            if at is None:
+                continue
+            if at > self.now:
+                self.wake_at = earlier(self.wake_at, at)
+                continue
+            found[task.id] = replace(task, late_at=self.now)
+            extra = self.beside.get(task.slot_key) is task
+            desired = TaskState.SHUTDOWN if extra else None
+            self._changes.append(TaskChange(id=task.id, late_at=self.now, desired=desired))
+            if extra:
+                del self.beside[task.slot_key]
+        return found
+
+    def _attempts(self, idle: Iterable[Task], late: dict[str, Task]) -> dict[SlotKey, list[Task]]:
+        """The update's own tasks, by slot, and older ones that are up to date and do not run."""
+        version = self.service.spec_version
+        found: dict[SlotKey, list[Task]] = {}
+        for task in self.view.tasks_of_service(self.service.id):
+            key = task.slot_key
+            if task.spec_version == version and (key in self.tasks or key in self.vacant):
+                found.setdefault(key, []).append(late.get(task.id, task))
+        for task in (*idle, *self.beside.values()):
+            if task.spec_version != version:
+                found.setdefault(task.slot_key, []).append(task)
+        return found
+
+    def _advance(
+        self,
+        turn: updater.Round,
+        dirty: dict[SlotKey, Task],
+        below: set[SlotKey],
+        attempts: dict[SlotKey, list[Task]],
+    ) -> None:
+        """Take the next slots: first those that do not run, then as many as there is room for."""
+        busy = turn.busy(below, self.beside)
+        order = sorted(dirty, key=lambda key: (turn.reached(key), key))
+        for key in order:
+            task = dirty[key]
+            if key in self.beside or not self.replaceable(task):
+                continue
+            if not _runs(task):
+                self._replace(task)
+            elif not turn.terms.parallelism or len(busy) < turn.terms.parallelism:
+                if turn.reached(key) and not self._due(attempts[key]):
+                    continue
+                busy.add(key)
+                if turn.terms.start_first and self.keeps_running(task):
+                    self._create(key, self.now)
+                else:
+                    self._replace(task)
+
+    def _due(self, attempts: Iterable[Task]) -> bool:
+        """Whether a slot that the update failed in, and whose old task runs, is tried again now."""
+        version = self.service.spec_version
+        start = restart.next_start(
+            self._policy, attempts, spec_version=version, now=self.now, from_end=True
+        )
+        if start is not None and start > self.now:
+            self.wake_at = earlier(self.wake_at, start)
+        return start is not None and start <= self.now
 
     def _replace(self, task: Task) -> None:
         self.stop(task)
@@ -200,25 +302,13 @@ class _Plan:
 
     def _release(self) -> None:
         """Let go the tasks held at READY whose time has come and whose predecessor has ended."""
-        for task in self.tasks.values():
+        for task in (*self.tasks.values(), *self.beside.values()):
             if task.desired is not TaskState.READY:
                 continue
             if task.not_before > self.now:
                 self.wake_at = earlier(self.wake_at, task.not_before)
-            elif not self._occupied(task.slot_key, by_other_than=task.id):
+            elif not self._occupied(task.slot_key):
                 self._changes.append(TaskChange(id=task.id, desired=TaskState.RUNNING))
-
-    def _completed(self) -> list[AnyCommand]:
-        """The update is over when no slot has an old task and every slot runs."""
-        status = self.service.update_status
-        if status is None or status.state not in _ENDS or self._unsettled:
-            return []
-        state, message = _ENDS[status.state]
-        done = UpdateStatus(
-            state=state, started_at=status.started_at, completed_at=self.now, message=message
-        )
-        version = self.service.version
-        return [SetUpdateStatus(id=self.service.id, expect=version, update_status=done)]
 
 
 class _Replicated(_Plan):
@@ -229,8 +319,7 @@ class _Replicated(_Plan):
         missing = self.service.spec.replicas - len(self.tasks)
         if missing < 0:
             for task in _surplus(self.tasks.values(), -missing):
-                self.stop(task)
-                del self.tasks[task.slot_key]
+                self.drop(task.slot_key)
         elif missing:
             for slot in self._empty_slots(missing):
                 self.fill((self.service.id, slot, ""))
@@ -276,8 +365,7 @@ class _Global(_Plan):
         for task in list(self.tasks.values()):
             node = self.view.node(task.node_id)
             if node is None or not keeps_tasks(node) or not self._suits(node):
-                self.stop(task)
-                del self.tasks[task.slot_key]
+                self.drop(task.slot_key)
         for node in sorted(self.view.nodes(), key=lambda node: node.id):
             key = (self.service.id, 0, node.id)
             if key not in self.tasks and node.schedulable and self._suits(node):
@@ -293,16 +381,16 @@ class _Global(_Plan):
         node = self.view.node(task.node_id)
         return node is not None and node.schedulable
 
+    def keeps_running(self, task: Task) -> bool:
+        """See :class:`_Plan`. Two tasks on one node cannot bind the same port of it."""
+        return not set(host_ports(task.ports)) & set(host_ports(self.service.spec.ports))
+
     def _suits(self, node: Node) -> bool:
         return belongs(self.service.spec.task_template, node)
 
 
 def _runs(task: Task) -> bool:
     return task.status.state is TaskState.RUNNING
-
-
-def _slot(task: Task) -> tuple[int, str]:
-    return (task.slot, task.node_id)
 
 
 def _merit(task: Task) -> tuple[bool, int, TaskState, str]:
