@@ -67,7 +67,7 @@ def _history(
     )
     keep = _keep(service, limit)
     lone = not any(task.wanted for task in tasks)
-    needed = updater.needed(service, tasks)
+    needed = updater.needed(service, tasks, now)
     wake_at: Instant | None = None
     for place, task in enumerate(ended):
         if place == 0 and lone and restart.ended_by_itself(task):

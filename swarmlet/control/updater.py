@@ -58,32 +58,36 @@ _BACK: Final = frozenset(
 )
 
 
-def late(service: Service, task: Task) -> Instant | None:
-    """When a task that does not run yet will be late; None while nobody works on it.
+def overdue(service: Service, task: Task) -> Instant | None:
+    """When there was no news of a task for too long; None while nobody works on it.
 
-    A task that no node has room for is not late: the update says what it waits for.
+    A task that no node has room for is not overdue: the update says what it waits for.
     """
-    state = task.status.state
-    if task.late_at or not TaskState.ASSIGNED <= state < TaskState.RUNNING:
+    if not TaskState.ASSIGNED <= task.status.state < TaskState.RUNNING:
         return None
     limit = come_up_limit(service.spec.task_template)
     return Instant(max(task.updated_at, task.not_before) + limit)
 
 
-def proof(attempts: Iterable[Task]) -> Task | None:
+def is_late(task: Task, now: Instant) -> bool:
+    """Whether an update has given a task up."""
+    return 0 < task.late_at <= now
+
+
+def proof(attempts: Iterable[Task], now: Instant) -> Task | None:
     """The attempt of a slot that shows what the new template is worth; see above."""
     found = sorted(attempts, key=lambda task: (task.created_at, task.id))
-    decided = (task for task in found if _through(task) is not None)
+    decided = (task for task in found if _through(task, now) is not None)
     return next(decided, found[-1] if found else None)
 
 
-def _through(task: Task) -> Instant | None:
+def _through(task: Task, now: Instant) -> Instant | None:
     """When it was decided what an attempt is worth."""
-    times = [at for at in (task.running_at, task.late_at) if at]
+    times = [task.late_at] if is_late(task, now) else []
+    if task.running_at or task.status.state is TaskState.RUNNING:
+        times.append(task.running_at or task.created_at)
     if restart.ended_by_itself(task):
         times.append(task.ended_at or task.status.at)
-    if task.status.state is TaskState.RUNNING:
-        times.append(task.running_at or task.created_at)
     return min(times, default=None)
 
 
@@ -109,8 +113,10 @@ class Round:
         self._now = now
         self._policy = restart_policy(service.spec.task_template)
         self._concerned = set(concerned)
-        self._proofs = {key: found for key, tasks in attempts.items() if (found := proof(tasks))}
-        self._through = {key: _through(task) for key, task in self._proofs.items()}
+        self._proofs = {
+            key: found for key, tasks in attempts.items() if (found := proof(tasks, now))
+        }
+        self._through = {key: _through(task, now) for key, task in self._proofs.items()}
         self._failed = {key: task for key, task in self._proofs.items() if self._is_failed(task)}
 
     def reached(self, key: SlotKey) -> bool:
@@ -138,11 +144,12 @@ class Round:
             return None
         if failed / total <= self.terms.max_failure_ratio:
             return None
-        last = max(self._failed.values(), key=lambda task: (_through(task) or 0, task.id))
+        last = max(
+            self._failed.values(), key=lambda task: (_through(task, self._now) or 0, task.id)
+        )
         why = f"due to failure or early termination of task {last.id}{self._why(last)}"
         status = self._status
-        back = status.state is UpdateState.UPDATING and self.service.previous_spec is not None
-        if action == "rollback" and back:
+        if action == "rollback" and status.state is UpdateState.UPDATING and self._has_way_back():
             return self._back(f"update rolled back {why}")
         state, words = _PAUSES[status.state]
         return self._say(replace(status, state=state, message=f"{words} {why}"))
@@ -185,7 +192,7 @@ class Round:
         return True
 
     def _is_failed(self, task: Task) -> bool:
-        if task.late_at:
+        if is_late(task, self._now):
             return True
         if not restart.ended_by_itself(task):
             return False
@@ -197,9 +204,17 @@ class Round:
         return not task.running_at or ended_at - task.running_at <= self.terms.monitor
 
     def _why(self, task: Task) -> str:
-        if task.late_at:
+        if is_late(task, self._now):
             return ": it did not come up in time"
         return f": {task.status.err}" if task.status.err else ""
+
+    def _has_way_back(self) -> bool:
+        """Whether the previous spec is another template than the one that failed."""
+        spec, before = self.service.spec, self.service.previous_spec
+        return before is not None and (before.task_template, before.ports) != (
+            spec.task_template,
+            spec.ports,
+        )
 
     def _say(self, status: UpdateStatus) -> AnyCommand:
         version = self.service.version
@@ -221,8 +236,8 @@ class Round:
         return PutService(service=after, expect=before.version)
 
 
-def needed(service: Service, tasks: Iterable[Task]) -> Task | None:
+def needed(service: Service, tasks: Iterable[Task], now: Instant) -> Task | None:
     """The task of one slot that a running update still counts with."""
     if not in_progress(service):
         return None
-    return proof(task for task in tasks if task.spec_version == service.spec_version)
+    return proof((task for task in tasks if task.spec_version == service.spec_version), now)

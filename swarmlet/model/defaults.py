@@ -29,6 +29,8 @@ MONITOR: Final = Nanos(5 * SECOND)
 #: enough for a large image on a slow line. The time that its health check and the end of its
 #: predecessor may take comes on top (see :func:`come_up_limit`).
 COME_UP: Final = Nanos(10 * 60 * SECOND)
+#: And then so much more: after a time without a quorum, news of it may be on the way.
+LAST_GRACE: Final = Nanos(30 * SECOND)
 #: Docker's health check, where the spec leaves it open.
 HEALTH_RETRIES: Final = 3
 HEALTH_PERIOD: Final = Nanos(30 * SECOND)

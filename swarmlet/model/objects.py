@@ -94,7 +94,7 @@ class Task(Stored, frozen=True, kw_only=True, gc=False):
     ``slot`` counts from 1 for replicated services; it is 0 for global ones, whose slot is the node.
     ``not_before`` holds a replacement at READY until then (restart delay).
     ``running_at`` and ``ended_at`` are when the managers first heard so; ``late_at`` is when an
-    update gave up waiting for it to come up. 0 is not yet.
+    update gives up waiting for it, unless there is news of it before. 0 is not yet.
     """
 
     service_id: str

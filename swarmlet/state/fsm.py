@@ -221,8 +221,9 @@ def _report_tasks(store: Store, command: ReportTasks, at: Instant) -> Outcome:
         if task is None or task.node_id != command.node_id:
             continue
         # A node's clock may run ahead; restart windows count in the managers' time.
-        status = replace(report.status, at=min(report.status.at, at))
-        _set(store, task, at, status=_forward(task.status, status))
+        status = _forward(task.status, replace(report.status, at=min(report.status.at, at)))
+        in_time = status != task.status and task.late_at > at
+        _set(store, task, at, status=status, late_at=Instant(0) if in_time else task.late_at)
     return None
 
 

@@ -410,6 +410,25 @@ def test_a_task_that_does_not_come_up_counts_as_failed(world: World, order: str)
     assert len(world.wanted()) == 3
 
 
+def test_news_in_the_last_moment_counts(world: World) -> None:
+    """A cluster that had no quorum for an hour does not take its own silence for the task's."""
+    deployed(world)
+    world.fates[NEW] = TaskState.PREPARING
+    world.update(a_service(image=NEW))
+    world.run()
+    world.pass_time(3600)
+    world.settle()
+    assert status(world).state is UpdateState.UPDATING
+    assert world.orchestrate().wake_at == world.now + 30 * SECOND
+    world.fates[NEW] = TaskState.STARTING
+    world.obey()
+    world.pass_time(31)
+    world.settle()
+    assert status(world).state is UpdateState.UPDATING
+    del world.fates[NEW]
+    assert world.finish().state is UpdateState.COMPLETED
+
+
 def test_a_task_that_comes_up_late_runs_on(world: World) -> None:
     """Stop-first has nothing else for the slot."""
     deployed(world)
@@ -468,6 +487,20 @@ def test_any_change_goes_on_with_a_paused_update(world: World) -> None:
     assert status(world).started_at == world.now
     assert world.finish().state is UpdateState.COMPLETED
     assert images(world) == [BROKEN] * 3
+
+
+def test_a_task_that_was_given_up_is_replaced_when_the_update_goes_on(world: World) -> None:
+    deployed(world)
+    world.fates[NEW] = TaskState.PREPARING
+    world.update(a_service(image=NEW))
+    world.finish()
+    (stuck,) = (task for task in world.wanted() if image(task) == NEW)
+    world.update(a_service(image=NEW, labels={"try": "again"}))
+    world.run()
+    assert status(world).state is UpdateState.UPDATING
+    assert world.task(stuck.id).status.state is TaskState.SHUTDOWN
+    assert len(world.wanted()) == 3
+    assert world.finish().state is UpdateState.PAUSED  # stuck again
 
 
 def test_an_update_that_still_fails_pauses_again(world: World) -> None:
@@ -548,6 +581,18 @@ def test_a_first_spec_has_nothing_to_go_back_to(world: World) -> None:
     world.finish()
     assert world.found().previous_spec is None
     world.service(a_service(image=BROKEN, update=config), updating=True)  # no previous spec
+    assert world.finish().state is UpdateState.PAUSED
+
+
+def test_a_change_of_labels_is_no_way_back(world: World) -> None:
+    """The previous spec has the same template then, so going back to it would cure nothing."""
+    config = UpdateConfig(parallelism=1, failure_action="rollback")
+    deployed(world, update=config)
+    world.fates[NEW] = TaskState.PREPARING
+    world.update(a_service(image=NEW, update=config))
+    world.run()
+    world.update(a_service(image=NEW, update=config, labels={"a": "b"}))
+    world.fates[NEW] = TaskState.FAILED
     assert world.finish().state is UpdateState.PAUSED
 
 

@@ -257,10 +257,17 @@ def test_when_a_task_came_up_and_ended_is_in_the_managers_time(world: World) -> 
     assert (task.running_at, task.ended_at) == (times[0], times[2])
 
 
-def test_a_task_is_given_up_once(world: World) -> None:
+def test_a_task_is_given_up_once_unless_there_is_news_in_time(world: World) -> None:
     assigned(world)
-    change(world, late_at=START)
-    assert change(world, late_at=world.now + 5).late_at == START
+    change(world, late_at=START + 5)
+    assert change(world, late_at=START + 7).late_at == START + 5
+    report(world, "n0", status(TaskState.ASSIGNED))  # no news
+    assert world.task("t1").late_at == START + 5
+    report(world, "n0", status(TaskState.PREPARING))
+    assert world.task("t1").late_at == 0
+    change(world, late_at=world.now)
+    report(world, "n0", status(TaskState.RUNNING))
+    assert world.task("t1").late_at == world.now
 
 
 def test_a_task_is_made_once_and_not_on_a_node_that_is_gone(world: World) -> None:
