@@ -360,6 +360,13 @@ def test_why_explains(api: FakeApi, cli: Cli) -> None:
     ]
 
 
+def test_why_tells_what_an_update_waits_for(api: FakeApi, cli: Cli) -> None:
+    web = _created(api)
+    words = "update in progress; waiting for task x: no suitable node"
+    web["UpdateStatus"] = {"State": "updating", "Message": words}
+    assert f"It is being updated: {words}." in cli("service", "why", "web").out
+
+
 def test_task_why_explains(api: FakeApi, cli: Cli) -> None:
     web = _created(api)
     api.on("GET /services", [web])
