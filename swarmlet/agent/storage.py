@@ -4,14 +4,13 @@ One file, replaced whole: a version byte and msgpack. It holds registry credenti
 is a cache of what managers know, so a damaged file costs little: it is set aside, with a warning.
 """
 
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import structlog
 
-from swarmlet.errors import DiskFailed
+from swarmlet import durable
 from swarmlet.model.objects import TaskStatus
 from swarmlet.rpc.messages import Assignment
 
@@ -61,23 +60,9 @@ class Storage:
             return []
 
     def save(self, kept: list[Kept]) -> None:
-        """Replace the file atomically; it is on disk when this returns."""
+        """Replace the file atomically; it is on disk when this returns. Raises DiskFailed."""
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = self.path.with_suffix(".new")
-        try:
-            fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as file:
-                file.write(bytes([VERSION]) + _ENCODER.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self.path)
-            directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as exc:
-            raise DiskFailed(f"cannot keep this node's assignments in {self.path}: {exc}") from exc
+        durable.save_file(self.path, bytes([VERSION]) + _ENCODER.encode(kept))
 
 
 def _decode(raw: bytes) -> list[Kept]:

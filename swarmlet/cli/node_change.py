@@ -5,12 +5,12 @@ from typing import Any, Final
 
 import click
 
-from swarmlet.cli import tasks
+from swarmlet.cli import emptying, tasks
 from swarmlet.cli.app import App, each, example, pass_app
 from swarmlet.cli.node import resolve
 from swarmlet.cli.options import TIMEOUT
 from swarmlet.cli.problems import BadValue, DidNotConverge, Usage
-from swarmlet.cli.settings import nanos
+from swarmlet.cli.settings import seconds
 from swarmlet.client import RemoteError, filters, segment
 from swarmlet.errors import OutOfSequence
 
@@ -124,28 +124,28 @@ def drain(app: App, node: tuple[str, ...], timeout: str, *, wait: bool) -> None:
     def act(name: str) -> None:
         change(app, name, _set("Availability", "drain"))
         if wait:
-            _wait_empty(app, name, nanos("--timeout", timeout) / 1e9 if timeout else None)
+            _wait_empty(app, name, seconds(timeout))
         app.out(f"Node {name} is {'empty' if wait else 'draining'}.")
 
     each(app, node, act)
 
 
-def _wait_empty(app: App, name: str, timeout: float | None) -> None:
+def _wait_empty(app: App, name: str, limit: float | None) -> None:
     node_id = resolve(app, name)["ID"]
-    start, before = app.monotonic(), -1
-    while True:
+
+    def live() -> int:
         found = tasks.fetch(app, filters(node=[node_id]))
-        left = sum(1 for t in found if (t.get("Status") or {}).get("State") in LIVE)
-        if left == 0:
-            return
-        if left != before:
-            app.note(f"{name}: {left} task{'s' if left > 1 else ''} still there")
-            before = left
-        if timeout is not None and app.monotonic() - start > timeout:
-            raise DidNotConverge(
-                f"{name} still runs {left} tasks", advice=f"swarmlet node ps {name}"
-            )
-        app.sleep(0.2)
+        return sum(1 for t in found if (t.get("Status") or {}).get("State") in LIVE)
+
+    emptying.until_gone(
+        app,
+        live,
+        say=lambda left: f"{name}: {emptying.tasks(left)} still there",
+        late=lambda left: DidNotConverge(
+            f"{name} still runs {left} tasks", advice=f"swarmlet node ps {name}"
+        ),
+        limit=limit,
+    )
 
 
 #: States of a task that has a container, or soon will.

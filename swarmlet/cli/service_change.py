@@ -10,17 +10,12 @@ from swarmlet.cli.app import App, each, example, pass_app
 from swarmlet.cli.node_change import out_of_sequence
 from swarmlet.cli.options import DETACH, TIMEOUT
 from swarmlet.cli.problems import Usage
-from swarmlet.cli.settings import nanos
+from swarmlet.cli.settings import seconds
 from swarmlet.client import RemoteError, segment
 
 Json = Any
 #: The manager itself changes services too (the state of an update): then the change is repeated.
 ATTEMPTS: Final = 5
-
-
-def seconds(timeout: str) -> float | None:
-    """The value of ``--timeout``; None for no limit."""
-    return nanos("--timeout", timeout) / 1e9 if timeout else None
 
 
 def settle(app: App, ids: list[str], *, detach: bool, timeout: float | None, follow: str) -> None:

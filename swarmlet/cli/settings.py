@@ -25,6 +25,11 @@ def nanos(flag: str, text: str) -> int:
     return _valued(flag, text, quantities.duration)
 
 
+def seconds(timeout: str) -> float | None:
+    """The value of ``--timeout``; None for no limit."""
+    return nanos("--timeout", timeout) / 1e9 if timeout else None
+
+
 def _valued(flag: str, text: str, parse: Callable[[str], int]) -> int:
     try:
         return parse(text)

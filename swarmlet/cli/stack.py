@@ -5,20 +5,19 @@ from typing import Any, Final
 
 import click
 
+from swarmlet.cli import emptying, tasks
 from swarmlet.cli import services as listing
-from swarmlet.cli import tasks
 from swarmlet.cli.app import App, each, example, pass_app
+from swarmlet.cli.convergence import ENDED
 from swarmlet.cli.options import FORMAT, TIMEOUT, YES, filter_query, lists
 from swarmlet.cli.problems import Absent, DidNotConverge
-from swarmlet.cli.settings import nanos
+from swarmlet.cli.settings import seconds
 from swarmlet.cli.table import Column, show
 from swarmlet.client import filters, segment
 
 Json = Any
 LABEL: Final = "com.docker.stack.namespace"
 COLUMNS: Final = (Column("NAME", "Name"), Column("SERVICES", "Services"))
-#: Docker's rhythm.
-POLL: Final = 0.2
 
 
 def of_stack(app: App, name: str) -> list[Json]:
@@ -83,7 +82,7 @@ def ps(app: App, /, stack: str, wanted: tuple[str, ...], style: str, **how: bool
 @pass_app
 def rm(app: App, stack: tuple[str, ...], timeout: str, *, yes: bool, wait: bool) -> None:
     """Remove stacks: all their services and containers."""
-    limit = nanos("--timeout", timeout) / 1e9 if timeout else None
+    limit = seconds(timeout)
 
     def act(name: str) -> None:
         found = _present(app, name)
@@ -101,17 +100,18 @@ def rm(app: App, stack: tuple[str, ...], timeout: str, *, yes: bool, wait: bool)
 
 def _wait_gone(app: App, ids: list[str], name: str, limit: float | None) -> None:
     """Wait until every task of removed services has ended or is forgotten."""
-    start, before = app.monotonic(), -1
-    ended = frozenset({"complete", "shutdown", "failed", "rejected", "remove", "orphaned"})
-    while True:
+
+    def running() -> int:
         # the services are gone already, so the API cannot be asked for their tasks by name
         found = [t for t in tasks.fetch(app, {}) if t.get("ServiceID") in ids]
-        left = sum(1 for t in found if (t.get("Status") or {}).get("State") not in ended)
-        if left == 0:
-            return
-        if left != before:
-            app.note(f"stack {name}: {left} task{'s' if left != 1 else ''} still stopping")
-            before = left
-        if limit is not None and app.monotonic() - start > limit:
-            raise DidNotConverge(f"{name} still has {left} tasks", advice="swarmlet task ls")
-        app.sleep(POLL)
+        return sum(1 for t in found if (t.get("Status") or {}).get("State") not in ENDED)
+
+    emptying.until_gone(
+        app,
+        running,
+        say=lambda left: f"stack {name}: {emptying.tasks(left)} still stopping",
+        late=lambda left: DidNotConverge(
+            f"{name} still has {left} tasks", advice="swarmlet task ls"
+        ),
+        limit=limit,
+    )

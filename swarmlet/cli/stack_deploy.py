@@ -9,8 +9,9 @@ from swarmlet.cli import pinning
 from swarmlet.cli.app import App, example, pass_app
 from swarmlet.cli.node_change import out_of_sequence
 from swarmlet.cli.options import DETACH
-from swarmlet.cli.service_change import ATTEMPTS, seconds, settle
+from swarmlet.cli.service_change import ATTEMPTS, settle
 from swarmlet.cli.service_edit import image_of
+from swarmlet.cli.settings import seconds
 from swarmlet.cli.stack import of_stack
 from swarmlet.cli.stack_file import read
 from swarmlet.client import RemoteError, segment

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Protocol
 
+from swarmlet import durable
 from swarmlet.errors import DiskFailed
 
 #: A log is extended by zeros well ahead of the writing, so that fdatasync has no new file size to
@@ -18,8 +19,6 @@ from swarmlet.errors import DiskFailed
 #: restarting must not eat the disk.
 FIRST_GROWTH: Final = 256 << 10
 FULL_GROWTH: Final = 4 << 20
-
-TEMPORARY: Final = ".tmp"
 
 
 class Disk(Protocol):
@@ -65,7 +64,7 @@ class FileDisk:
         self._failed: DiskFailed | None = None
         with self._failing("open"):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for leftover in directory.glob("*" + TEMPORARY):
+            for leftover in directory.glob("*" + durable.TEMPORARY):
                 leftover.unlink()
             self._settle()
 
@@ -91,17 +90,9 @@ class FileDisk:
 
     def replace(self, name: str, data: bytes) -> None:
         """Write aside, sync, rename, sync the directory."""
-        path = self.directory / name
         with self._failing(f"write {name}"):
             self._close(name)
-            fd = os.open(f"{path}{TEMPORARY}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            try:
-                _write_at(fd, data, 0)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            Path(f"{path}{TEMPORARY}").rename(path)
-            self._sync_directory()
+            durable.replace_file(self.directory / name, data)
 
     def remove(self, name: str) -> None:
         """Unlink a file."""
@@ -138,14 +129,7 @@ class FileDisk:
                 os.fsync(fd)
             finally:
                 os.close(fd)
-        self._sync_directory()
-
-    def _sync_directory(self) -> None:
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        durable.sync_directory(self.directory)
 
     @contextmanager
     def _failing(self, what: str) -> Iterator[None]:

@@ -15,8 +15,10 @@ import trio
 from trio.abc import Stream
 
 from swarmlet.clock import Rng
+from swarmlet.consensus.changes import MemberChanges
 from swarmlet.consensus.disk import FileDisk
 from swarmlet.consensus.entries import MAX_COMMAND_BYTES, Proposal
+from swarmlet.consensus.leadership import LeadershipNews
 from swarmlet.consensus.messages import Message
 from swarmlet.consensus.peers import Dial, Peers
 from swarmlet.consensus.port import (
@@ -28,18 +30,19 @@ from swarmlet.consensus.port import (
     ProposalId,
     StateMachine,
 )
-from swarmlet.consensus.promises import Promises, Waiter
+from swarmlet.consensus.promises import Promises
 from swarmlet.consensus.settings import LAN, RaftSettings
 from swarmlet.consensus.snapshot import Taken
 from swarmlet.consensus.syncobj_core import RaftCore, Round
 from swarmlet.consensus.syncobj_members import Outgoing
+from swarmlet.consensus.turns import Turns
 from swarmlet.errors import (
     Damaged,
     DiskFailed,
     FailedPrecondition,
     InvalidInput,
     SwarmletError,
-    Unavailable,
+    first_error,
 )
 
 T = TypeVar("T")
@@ -102,8 +105,6 @@ class SyncObjConsensus:
         if problems := settings.problems():
             raise InvalidInput("; ".join(problems))
         self.settings = settings
-        #: Set once this member knows that it was removed; it does nothing more then.
-        self.removed = trio.Event()
         self._disk = FileDisk(directory)
         self._core = RaftCore(
             member_id,
@@ -125,12 +126,9 @@ class SyncObjConsensus:
         self._sequence = count(1)
         self._open: dict[int, None] = {}
         self._promises = Promises()
-        self._membership = trio.Lock()
-        self._wake = trio.Event()
-        self._turn = trio.Event()
-        self._view = Leadership(term=0, leader=None, is_leader=False)
-        self._view_changed = trio.Event()
-        self._stopped: SwarmletError | None = None
+        self._turns = Turns(self._core)
+        self._changes = MemberChanges(self._core, self._promises, self._turns, settings)
+        self._leadership = LeadershipNews(Leadership(term=0, leader=None, is_leader=False))
         self._rounds = self._syncs = 0
         self._sync_seconds = 0.0
         self._sync_started: float | None = None
@@ -141,21 +139,16 @@ class SyncObjConsensus:
     @property
     def leadership(self) -> Leadership:
         """What is known now. ``is_leader`` also means that all before this term is applied here."""
-        return self._view
+        return self._leadership.now
 
     @property
     def applied(self) -> int:
         """Index of the last entry applied here."""
         return self._core.applied_index
 
-    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
+    def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change."""
-        seen = None
-        while True:
-            while self._view == seen:
-                await self._view_changed.wait()
-            seen = self._view
-            yield seen
+        return self._leadership.watch()
 
     def members(self) -> list[MemberStatus]:
         """Return the configuration in force, learners included."""
@@ -202,10 +195,10 @@ class SyncObjConsensus:
         """Commit ``command`` once and return the state machine's answer."""
         if len(command) > MAX_COMMAND_BYTES:
             raise InvalidInput(f"a command of {len(command)} bytes, more than {MAX_COMMAND_BYTES}")
-        self._require_leader()
+        self._turns.require_leader()
         while self._promises.queued >= MAX_WAITING:
-            await self._next_turn()
-            self._require_leader()
+            await self._turns.next()
+            self._turns.require_leader()
         if ident is not None:
             return await self._submit(Proposal(*ident, command))
         sequence = next(self._sequence)
@@ -218,96 +211,45 @@ class SyncObjConsensus:
 
     async def _submit(self, proposal: Proposal) -> Applied:
         waiter = self._promises.queue(proposal)
-        self._wake.set()
+        self._turns.wake()
         return await waiter.wait()
 
     async def read_index(self) -> int:
         """Return a commit index that a majority confirmed after this call began."""
         core, asked = self._core, trio.current_time()
-        self._require_leader()
+        self._turns.require_leader()
         term = core.term
         while not core.may_read:
-            await self._next_turn()
-            self._require_term(term)
+            await self._turns.next()
+            self._turns.require_term(term)
         index = core.commit
         if self.settings.lease_reads and core.lease_holds(trio.current_time()):
             return index
         core.ask_quorum()
-        self._wake.set()
+        self._turns.wake()
         while core.quorum_heard_at() < asked:
-            await self._next_turn()
-            self._require_term(term)
+            await self._turns.next()
+            self._turns.require_term(term)
         return index
 
     async def wait_applied(self, index: int) -> None:
         """Wait until this replica has applied ``index``."""
         while self._core.applied_index < index:
-            await self._next_turn()
+            await self._turns.next()
 
     # -- membership
 
     async def add_member(self, member: str) -> None:
         """Add a learner, let it catch up, make it a voter. Cancelled, it is no learner any more."""
-        async with self._membership:
-            self._require_leader()
-            core, term = self._core, self._core.term
-            if member in core.configuration.members:
-                return
-            core.add_learner(member)
-            self._wake.set()
-            try:
-                while not core.has_caught_up(member):
-                    await self._next_turn()
-                    self._require_term(term)
-                await self._change({*core.configuration.members, member})
-            finally:
-                if member not in core.configuration.members and core.leads:
-                    core.drop_learner(member)
+        await self._changes.add(member)
 
     async def remove_member(self, member: str) -> None:
         """Remove a voter; a leader asked to remove itself hands over and raises NotLeader."""
-        async with self._membership:
-            self._require_leader()
-            members = set(self._core.configuration.members)
-            if member not in members:
-                return
-            if members == {member}:
-                raise FailedPrecondition("the last manager cannot be removed")
-            if member == self._core.me:
-                await self._transfer(None)
-                raise NotLeader(self._core.leader_id)
-            await self._change(members - {member})
+        await self._changes.remove(member)
 
     async def transfer_leadership(self, to: str | None = None) -> None:
         """Let ``to`` (or the member that is most up to date) take over."""
-        async with self._membership:
-            self._require_leader()
-            await self._transfer(to)
-
-    async def _change(self, members: set[str]) -> None:
-        term = self._core.term
-        while not self._core.may_change:
-            await self._next_turn()
-            self._require_term(term)
-        waiter = Waiter(None)
-        self._promises.submitted(self._core.change_members(members), [waiter])
-        self._wake.set()
-        await waiter.wait()
-
-    async def _transfer(self, to: str | None) -> None:
-        core = self._core
-        others = [m for m in core.configuration.members if m != core.me and core.is_reachable(m)]
-        successor = to or min(others, key=core.lag, default=None)
-        if successor not in others:
-            raise FailedPrecondition(f"{to or 'no other manager'} can take over now")
-        now, patience = trio.current_time(), 2 * self.settings.election_max
-        core.start_transfer(successor, until=now + patience)
-        self._wake.set()
-        with trio.move_on_at(now + 2 * patience):
-            while (core.leads and core.transferring) or core.leader_id is None:
-                await self._next_turn()
-        if core.leads:
-            raise Unavailable(f"{successor} did not take over in time")
+        await self._changes.transfer(to)
 
     # -- running
 
@@ -324,7 +266,7 @@ class SyncObjConsensus:
             fatal = _fatal(group)
             if fatal is None:
                 raise
-            self._stopped = fatal
+            self._turns.stop(fatal)
             raise fatal from group
         finally:
             self._stop()
@@ -337,7 +279,7 @@ class SyncObjConsensus:
     async def _loop(self, nursery: trio.Nursery) -> NoReturn:
         core = self._core
         while True:
-            await self._wait_for_work()
+            await self._turns.wait_for_work()
             self._peers.follow(core.contact_ids(), nursery)
             self._read_inbox()
             self._submit_batches()
@@ -352,15 +294,6 @@ class SyncObjConsensus:
             self._send(done.later)
             self._tell()
 
-    async def _wait_for_work(self) -> None:
-        core = self._core
-        if core.applied_index < core.commit or core.next_deadline < trio.current_time():
-            await trio.lowlevel.checkpoint()
-        else:
-            with trio.move_on_at(core.next_deadline + 0.001):
-                await self._wake.wait()
-        self._wake = trio.Event()
-
     def _read_inbox(self) -> None:
         now = trio.current_time()
         for _ in range(INBOX):
@@ -369,7 +302,7 @@ class SyncObjConsensus:
             except trio.WouldBlock:
                 return
             self._core.deliver(source, message, now)
-        self._wake.set()
+        self._turns.wake()
 
     def _submit_batches(self) -> None:
         while self._promises.queued and not self._core.transferring:
@@ -385,12 +318,12 @@ class SyncObjConsensus:
             self._sync_started = None
         self._syncs += 1
         self._sync_seconds += trio.current_time() - started
-        self._wake.set()  # what was synced may be committed now
+        self._turns.wake()  # what was synced may be committed now
 
     async def _take_snapshot(self, work: Callable[[], Taken]) -> None:
         taken = await self._run_blocking(work)
         self._core.snapshot_taken(taken)
-        self._wake.set()
+        self._turns.wake()
 
     async def _beat(self) -> None:
         """Keep the leadership while a sync is slow; a dead disk must cost it."""
@@ -422,41 +355,18 @@ class SyncObjConsensus:
     def _tell(self) -> None:
         """Wake whoever waits for a round to have passed, or for leadership to change."""
         core = self._core
-        self._turn.set()
-        self._turn = trio.Event()
-        view = Leadership(term=core.term, leader=core.leader_id, is_leader=core.may_read)
-        if view != self._view:
-            self._view = view
-            self._view_changed.set()
-            self._view_changed = trio.Event()
-        if core.removed:
-            self.removed.set()
+        self._turns.passed()
+        self._leadership.tell(
+            Leadership(term=core.term, leader=core.leader_id, is_leader=core.may_read)
+        )
 
     def _stop(self) -> None:
-        failure = self._stopped = self._stopped or OutcomeUnknown("this manager is stopping")
+        failure = self._turns.stop(OutcomeUnknown("this manager is stopping"))
         self._promises.fail_all(failure)
-        self._view = Leadership(term=self._core.term, leader=None, is_leader=False)
-        self._view_changed.set()
-        self._turn.set()
+        self._leadership.tell(Leadership(term=self._core.term, leader=None, is_leader=False))
         self._disk.close()
 
     # -- inside
-
-    async def _next_turn(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
-        await self._turn.wait()
-
-    def _require_leader(self) -> None:
-        if self._stopped is not None:
-            raise self._stopped
-        if not self._core.leads:
-            raise NotLeader(self._core.leader_id)
-
-    def _require_term(self, term: int) -> None:
-        self._require_leader()
-        if self._core.term != term:
-            raise NotLeader(self._core.leader_id)
 
     def _send(self, messages: list[Outgoing]) -> None:
         for peer, message in messages:
@@ -464,11 +374,11 @@ class SyncObjConsensus:
 
     async def _receive(self, peer: str, message: Message) -> None:
         await self._inbox_in.send((peer, message))
-        self._wake.set()
+        self._turns.wake()
 
     def _stream_changed(self, peer: str, up: bool) -> None:  # noqa: FBT001 -- a callback's only value
         self._core.set_reachable(peer, up=up)
-        self._wake.set()
+        self._turns.wake()
 
 
 def _run_all(jobs: list[Callable[[], None]]) -> None:
@@ -485,12 +395,7 @@ def _in_thread(limiter: trio.CapacityLimiter) -> RunBlocking:
     return run
 
 
-def _fatal(group: BaseExceptionGroup[BaseException]) -> DiskFailed | Damaged | None:
+def _fatal(group: BaseExceptionGroup[BaseException]) -> SwarmletError | None:
     """Return the reason to stop that is somewhere in a nursery's group."""
     found = group.subgroup((DiskFailed, Damaged))
-    while found is not None:
-        first = found.exceptions[0]
-        if isinstance(first, (DiskFailed, Damaged)):
-            return first
-        found = first if isinstance(first, BaseExceptionGroup) else None
-    return None
+    return first_error(found) if found is not None else None

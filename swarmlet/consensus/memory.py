@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 import trio
 
 from swarmlet.consensus.entries import MAX_COMMAND_BYTES, Proposal
+from swarmlet.consensus.leadership import LeadershipNews
 from swarmlet.consensus.port import (
     Applied,
     Leadership,
@@ -33,18 +34,21 @@ class MemoryConsensus:
         self._members = [member_id]
         self._lose_answers = 0
         self._stopped: Damaged | None = None
-        self._changed = trio.Event()
-        self._view = Leadership(term=1, leader=member_id if leads else None, is_leader=leads)
+        self._advanced = trio.Event()
+        leader = member_id if leads else None
+        self._leadership = LeadershipNews(Leadership(term=1, leader=leader, is_leader=leads))
 
     # -- what a test does
 
     def lose_leadership(self, to: str | None = None) -> None:
         """Let ``to``, or for now nobody, lead."""
-        self._see(Leadership(term=self._view.term + 1, leader=to, is_leader=False))
+        self._leadership.tell(Leadership(term=self.leadership.term + 1, leader=to, is_leader=False))
 
     def gain_leadership(self) -> None:
         """Lead, in a new term."""
-        self._see(Leadership(term=self._view.term + 1, leader=self._me, is_leader=True))
+        self._leadership.tell(
+            Leadership(term=self.leadership.term + 1, leader=self._me, is_leader=True)
+        )
 
     def lose_answers(self, count: int = 1) -> None:
         """Apply the next ``count`` proposals, and raise OutcomeUnknown to their callers."""
@@ -55,21 +59,16 @@ class MemoryConsensus:
     @property
     def leadership(self) -> Leadership:
         """What the test decided last."""
-        return self._view
+        return self._leadership.now
 
     @property
     def applied(self) -> int:
         """Index of the last entry applied."""
         return self._applied
 
-    async def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
+    def watch_leadership(self) -> AsyncGenerator[Leadership, None]:
         """Yield the present leadership, then each change."""
-        seen = None
-        while True:
-            while self._view == seen:
-                await self._changed.wait()
-            seen = self._view
-            yield seen
+        return self._leadership.watch()
 
     async def propose(self, command: bytes, *, ident: ProposalId | None = None) -> Applied:
         """Apply at once."""
@@ -98,7 +97,7 @@ class MemoryConsensus:
         """Wait for a proposal of another task."""
         await trio.lowlevel.checkpoint()
         while self._applied < index:
-            await self._changed.wait()
+            await self._advanced.wait()
 
     def members(self) -> list[MemberStatus]:
         """Return those the test added; they are all up and up to date."""
@@ -124,7 +123,7 @@ class MemoryConsensus:
             raise FailedPrecondition("the last manager cannot be removed")
         if member == self._me:
             await self.transfer_leadership()
-            raise NotLeader(self._view.leader)
+            raise NotLeader(self.leadership.leader)
         if member in self._members:
             self._members.remove(member)
             self._advance()
@@ -143,8 +142,8 @@ class MemoryConsensus:
     def _require_leader(self) -> None:
         if self._stopped is not None:
             raise self._stopped
-        if not self._view.is_leader:
-            raise NotLeader(self._view.leader)
+        if not self.leadership.is_leader:
+            raise NotLeader(self.leadership.leader)
 
     def _apply(self, command: bytes) -> Answer:
         try:
@@ -156,12 +155,5 @@ class MemoryConsensus:
 
     def _advance(self) -> None:
         self._applied += 1
-        self._wake()
-
-    def _see(self, view: Leadership) -> None:
-        self._view = view
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+        self._advanced.set()
+        self._advanced = trio.Event()

@@ -4,7 +4,7 @@ The implementation is :mod:`swarmlet.consensus.syncobj`; the daemon alone choose
 bytes out: what a command means is the state machine's business.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -145,8 +145,3 @@ class Consensus(Protocol):
     async def transfer_leadership(self, to: str | None = None) -> None:
         """Let ``to`` (or the member that is most up to date) take over."""
         ...
-
-
-def quorum(voters: Iterable[str]) -> int:
-    """How many of the voters must agree: more than half."""
-    return len(set(voters)) // 2 + 1

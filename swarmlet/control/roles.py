@@ -1,4 +1,4 @@
-"""Quorum arithmetic: what the loss of one manager would mean.
+"""Roles of nodes, and quorum arithmetic: what the loss of one manager would mean.
 
 ===========  ========  =============
 managers     quorum    may be lost
@@ -34,6 +34,12 @@ def tolerated(managers: int) -> int:
     return managers - quorum(managers) if managers else 0
 
 
+def acting_role(node: Node) -> Role:
+    """The role that a node shall act in: a demoted manager acts until Raft has let it go."""
+    manager = Role.MANAGER in (node.spec.role, node.role)
+    return Role.MANAGER if manager else Role.WORKER
+
+
 def members(view: View) -> list[Node]:
     """The managers of today: nodes whose certificate says so."""
     return [node for node in view.nodes() if node.role is Role.MANAGER]
@@ -46,7 +52,7 @@ def refusal(view: View, node_id: str, reachable: AbstractSet[str]) -> str | None
     cluster without this manager: a dead one may go when the others still have a quorum.
     """
     node = view.node(node_id)
-    if node is None or Role.MANAGER not in {node.role, node.spec.role}:
+    if node is None or acting_role(node) is not Role.MANAGER:
         return None
     wanted = [other for other in view.nodes() if other.spec.role is Role.MANAGER]
     if not any(other.id != node_id for other in wanted):

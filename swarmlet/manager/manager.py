@@ -9,8 +9,9 @@ import trio
 
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.port import Consensus, NotLeader
+from swarmlet.control import roles
 from swarmlet.errors import NotAllowed, SwarmletError
-from swarmlet.manager.dispatcher import managers
+from swarmlet.manager.briefing import managers
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.links import DialManager, Links
 from swarmlet.manager.members import Members, Probe
@@ -196,7 +197,7 @@ class Manager:
         if view.cluster is None:
             return True  # this member is new and knows nobody yet: the certificate must do
         node = view.node(node_id)
-        return node is not None and Role.MANAGER in (node.role, node.spec.role)
+        return node is not None and roles.acting_role(node) is Role.MANAGER
 
     @contextmanager
     def _peer(self, node_id: str, scope: trio.CancelScope) -> Iterator[None]:

@@ -25,11 +25,11 @@ from swarmlet.errors import (
     SwarmletError,
     Unavailable,
 )
-from swarmlet.manager.dispatcher import acting_role, managers
+from swarmlet.manager.briefing import managers
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model import defaults, ids
-from swarmlet.model.objects import Cluster, Node, NodeState, NodeStatus
+from swarmlet.model.objects import Cluster, JoinTokens, Node, NodeState, NodeStatus
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.rpc.calls import (
     Answer,
@@ -50,7 +50,14 @@ from swarmlet.rpc.calls import (
 )
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.security import ca, tokens
-from swarmlet.state.commands import ChangeNodes, DeleteNode, NodeChange, PutNode, decode
+from swarmlet.state.commands import (
+    ChangeNodes,
+    DeleteNode,
+    NodeChange,
+    PutCluster,
+    PutNode,
+    decode,
+)
 
 log = structlog.get_logger()
 
@@ -162,7 +169,7 @@ class Members:
     def _demand_manager(self, who: RemoteNode) -> None:
         """Refuse whoever is not a manager, by its certificate and by the store's word."""
         node = self._replica.view.node(who.node_id)
-        trusted = node is not None and Role.MANAGER in (node.role, node.spec.role)
+        trusted = node is not None and roles.acting_role(node) is Role.MANAGER
         if who.role is not Role.MANAGER or not trusted:
             raise NotAllowed(f"node {who.node_id} is not a manager")
 
@@ -171,7 +178,7 @@ class Members:
         node = self._replica.view.node(who.node_id)
         if node is None:
             raise NotAllowed("this node was removed from the cluster")
-        role = acting_role(node)
+        role = roles.acting_role(node)
         cluster = self._cluster()
         cert = self._issue(cluster, request.csr, node.id, role)
         if node.role is not role:
@@ -216,10 +223,9 @@ class Members:
         if node is None:
             return
         spec = replace(node.spec, role=Role.WORKER)
-        change = NodeChange(id=node_id, role=Role.WORKER, manager_addr="")
         await self._proposer.propose(
             PutNode(node=replace(node, spec=spec), expect=node.version),
-            ChangeNodes(changes=(change,)),
+            ChangeNodes(changes=(_no_manager(node_id),)),
         )
 
     # What operators ask (API).
@@ -237,6 +243,18 @@ class Members:
         if refusal is not None:
             raise FailedPrecondition(f"rpc error: code = FailedPrecondition desc = {refusal}")
 
+    async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
+        """Replace join tokens; the old ones are refused from now on."""
+        await self._proposer.barrier()
+        cluster = self._cluster()
+        digest, old = ca.digest(cluster.root_ca.cert), cluster.tokens
+        new = JoinTokens(
+            worker=tokens.new_token(digest, self._rng) if worker else old.worker,
+            manager=tokens.new_token(digest, self._rng) if manager else old.manager,
+        )
+        changed = replace(cluster, tokens=new)
+        await self._proposer.propose(PutCluster(cluster=changed, expect=cluster.version))
+
     def reachable(self) -> set[str]:
         """Managers that count: the leader hears their agents, and their logs are sound."""
         nodes = self._replica.view.nodes()
@@ -251,7 +269,7 @@ class Members:
         """Forget a node. Raises NotFound or FailedPrecondition (Docker's words)."""
         await self._proposer.barrier()
         node = self._node(node_id)
-        if Role.MANAGER in (node.role, node.spec.role):
+        if roles.acting_role(node) is Role.MANAGER:
             raise FailedPrecondition(
                 "rpc error: code = FailedPrecondition desc = "
                 f"node {node_id} is a cluster manager and is a member of the raft cluster. "
@@ -283,10 +301,9 @@ class Members:
         ]
 
     async def _let_go(self, node_id: str, again: Callable[[], None]) -> None:
-        change = NodeChange(id=node_id, role=Role.WORKER, manager_addr="")
         try:
             await self._remove_member(node_id)
-            await self._proposer.propose(ChangeNodes(changes=(change,)))
+            await self._proposer.propose(ChangeNodes(changes=(_no_manager(node_id),)))
             log.info("member-removed", node=node_id)
         except SwarmletError as exc:
             log.warning("member-not-removed", node=node_id, reason=exc.message)
@@ -304,6 +321,11 @@ class Members:
         if node is None:
             raise NotFound(f"node {node_id} not found")
         return node
+
+
+def _no_manager(node_id: str) -> NodeChange:
+    """What remains of a manager once Raft has let it go: a worker without an address for others."""
+    return NodeChange(id=node_id, role=Role.WORKER, manager_addr="")
 
 
 def check_readable(command: bytes) -> None:

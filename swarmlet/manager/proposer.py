@@ -17,8 +17,8 @@ from swarmlet.consensus.port import (
     NotLeader,
     OutcomeUnknown,
     ProposalId,
-    quorum,
 )
+from swarmlet.control.roles import quorum
 from swarmlet.errors import (
     AlreadyExists,
     FailedPrecondition,
@@ -98,9 +98,9 @@ class Proposer:
     def no_quorum(self) -> NoQuorum:
         """The error that says how many managers are missing."""
         members = self._consensus.members()
-        voters = [m.id for m in members if m.voter]
-        reachable = sum(1 for m in members if m.voter and m.reachable)
-        return NoQuorum(reachable=reachable, needed=quorum(voters))
+        voters = [m for m in members if m.voter]
+        reachable = sum(1 for m in voters if m.reachable)
+        return NoQuorum(reachable=reachable, needed=quorum(len(voters)))
 
     async def _commit(self, data: bytes, seq: int) -> Applied:
         while True:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import msgspec
 
+from swarmlet import durable
 from swarmlet.errors import Damaged
 from swarmlet.rpc.messages import Peer
-from swarmlet.security.identity import IdentityFiles, replace_file
+from swarmlet.security.identity import IdentityFiles
 
 FORMAT = 1
 
@@ -53,7 +54,7 @@ class StateDir:
 
     def begin(self) -> None:
         """What is here does not count (a cluster that is being made or forgotten)."""
-        replace_file(self._unfinished, b"")
+        durable.save_file(self._unfinished, b"")
 
     def finish(self) -> None:
         """The cluster stands."""
@@ -77,8 +78,8 @@ class StateDir:
         return node
 
     def save_node(self, node: NodeFile) -> None:
-        """Write ``node.json`` atomically."""
-        replace_file(self._node, msgspec.json.encode(node))
+        """Write ``node.json`` atomically. Raises DiskFailed."""
+        durable.save_file(self._node, msgspec.json.encode(node))
 
     def check_raft(self, node: NodeFile) -> None:
         """Refuse to go on without a log that was there: an empty member could vote twice.

@@ -23,15 +23,14 @@ from swarmlet.errors import (
     first_error,
 )
 from swarmlet.manager.manager import Manager
-from swarmlet.model import ids, objects
+from swarmlet.model import ids
 from swarmlet.model.specs import NodeSpec
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
 from swarmlet.rpc.messages import GoodbyeReason, Peer
-from swarmlet.security import ca, tokens
 from swarmlet.security.identity import Identity
-from swarmlet.state.commands import AnyCommand, PutCluster
+from swarmlet.state.commands import AnyCommand
 from swarmlet.state.store import View
 
 log = structlog.get_logger()
@@ -215,18 +214,7 @@ class Node:
 
     async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
         """Replace join tokens; the old ones are refused from now on."""
-        part = self._manager()
-        await part.proposer.barrier()
-        cluster = part.replica.view.cluster
-        assert cluster is not None
-        digest = ca.digest(cluster.root_ca.cert)
-        old = cluster.tokens
-        new = objects.JoinTokens(
-            worker=tokens.new_token(digest, self._rng) if worker else old.worker,
-            manager=tokens.new_token(digest, self._rng) if manager else old.manager,
-        )
-        changed = replace(cluster, tokens=new)
-        await part.proposer.propose(PutCluster(cluster=changed, expect=cluster.version))
+        await self._manager().members.rotate_tokens(worker=worker, manager=manager)
 
     # Backend: entering and leaving a cluster.
 

@@ -1,10 +1,10 @@
 """The state file of a playground: versioned JSON, written before anything is made."""
 
-import os
 from typing import Final, Literal
 
 import msgspec
 
+from swarmlet import durable
 from swarmlet.errors import Damaged, NotFound
 from swarmlet.playground.layout import Role, Site
 
@@ -38,12 +38,8 @@ class Record(msgspec.Struct, frozen=True):
 def save(site: Site, record: Record) -> None:
     """Write the state file so that a crash leaves the old or the new one, never a half."""
     site.state_file.parent.mkdir(parents=True, exist_ok=True)
-    draft = site.state_file.with_suffix(".new")
-    with draft.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(site.state_file)
+    text = msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+    durable.replace_file(site.state_file, text, mode=0o644)
 
 
 def load(site: Site) -> Record:

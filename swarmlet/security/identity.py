@@ -3,17 +3,14 @@
 Key and certificate are one file, replaced atomically, so that they always match.
 """
 
-import os
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
-from swarmlet.errors import Damaged, DiskFailed, InvalidInput
+from swarmlet import durable
+from swarmlet.errors import Damaged, InvalidInput
 from swarmlet.model.specs import Role
 from swarmlet.security import ca
-
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -54,25 +51,7 @@ class IdentityFiles:
         )
 
     def save(self, identity: Identity) -> None:
-        """Write the identity: the CA first, as it is of no use alone."""
+        """Write the identity: the CA first, as it is of no use alone. Raises DiskFailed."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(self.ca, identity.ca.encode())
-        replace_file(self.node, (identity.key + identity.cert).encode())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 atomically and durably. Raises DiskFailed."""
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    try:
-        with os.fdopen(os.open(temporary, _CREATE, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
-    except OSError as exc:
-        raise DiskFailed(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        durable.save_file(self.ca, identity.ca.encode())
+        durable.save_file(self.node, (identity.key + identity.cert).encode())

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from swarmlet import durable
 from swarmlet.errors import Damaged
 
 KEY_BYTES: Final = 32
@@ -86,22 +87,5 @@ def load_or_create_key(path: Path) -> bytes:
 def _create_key(path: Path) -> bytes:
     # A key that is lost makes the log unreadable: it is durable before anything is sealed with it.
     key = os.urandom(KEY_BYTES)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(fd, key)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path)
-    _sync_directory(path.parent)
+    durable.save_file(path, key)
     return key
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -1,7 +1,8 @@
 """The agent's session, with a manager at the other end of a stream in memory."""
 
 import random
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -75,16 +76,28 @@ async def said(channel: Channel[FromAgent]) -> FromAgent:
             return message
 
 
-async def test_after_goodbye_no_session_follows(autojump_clock: trio.testing.MockClock) -> None:
-    """A daemon that stops or leaves must not come back a moment later and take its word back."""
+async def welcome(manager: Channel[FromAgent]) -> None:
+    """Greet the agent, as a leader does."""
+    assert isinstance(await said(manager), Hello)
+    await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
+    await trio.testing.wait_all_tasks_blocked()
+
+
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Side, AgentSession, Channel[FromAgent]]]:
+    """A session that runs, and the manager's end of its first connection."""
     side = Side()
     session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.run)
-        manager = await side.calls.receive()
-        assert isinstance(await said(manager), Hello)
-        await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
-        await trio.testing.wait_all_tasks_blocked()
+        yield side, session, await side.calls.receive()
+        nursery.cancel_scope.cancel()
+
+
+async def test_after_goodbye_no_session_follows(autojump_clock: trio.testing.MockClock) -> None:
+    """A daemon that stops or leaves must not come back a moment later and take its word back."""
+    async with connected() as (side, session, manager):
+        await welcome(manager)
 
         await session.goodbye(GoodbyeReason.RESTART)
 
@@ -93,38 +106,26 @@ async def test_after_goodbye_no_session_follows(autojump_clock: trio.testing.Moc
         with trio.move_on_after(60) as patience:
             await side.calls.receive()
         assert patience.cancelled_caught
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_goodbye_waits_for_the_session_that_is_being_made(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A leader that has handed over says goodbye to the next one, once it knows it."""
-    side = Side()
-    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        manager = await side.calls.receive()
+    async with connected() as (_, session, manager), trio.open_nursery() as nursery:
         nursery.start_soon(session.goodbye, GoodbyeReason.LEAVE)
         await trio.testing.wait_all_tasks_blocked()
         await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
         assert isinstance(await said(manager), Hello)
         assert await said(manager) == Goodbye(reason=GoodbyeReason.LEAVE)
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_node_without_its_engine_falls_silent_and_returns_with_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """The daemon lives on: a manager must not die with an engine."""
-    side = Side()
-    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        manager = await side.calls.receive()
-        assert isinstance(await said(manager), Hello)
-        await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
-        await trio.testing.wait_all_tasks_blocked()
+    async with connected() as (side, _, manager):
+        await welcome(manager)
 
         side.engine_answers = False
         side.engine_gone.set()
@@ -139,7 +140,6 @@ async def test_a_node_without_its_engine_falls_silent_and_returns_with_it(
                 break
         else:
             pytest.fail("it did not return")
-        nursery.cancel_scope.cancel()
 
 
 async def test_managers_without_power_do_not_hold_an_agent_up(
@@ -163,11 +163,6 @@ async def test_managers_without_power_do_not_hold_an_agent_up(
 async def test_a_manager_that_takes_a_connection_and_is_silent_is_given_up(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    side = Side()
-    session = AgentSession(side, managers=[MANAGER], rng=random.Random(1))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(session.run)
-        await side.calls.receive()
+    async with connected() as (side, _, _):
         with trio.fail_after(10):
             await side.calls.receive()
-        nursery.cancel_scope.cancel()

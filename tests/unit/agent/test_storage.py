@@ -59,6 +59,6 @@ def test_a_file_cut_anywhere_is_never_half_believed(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
-    (tmp_path / "assignments.new").mkdir()
+    (tmp_path / "assignments.msgpack.tmp").mkdir()
     with pytest.raises(DiskFailed, match=os.fspath(tmp_path)):
         Storage(tmp_path).save(kept())

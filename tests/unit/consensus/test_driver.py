@@ -20,6 +20,7 @@ from swarmlet.errors import Damaged, DiskFailed, FailedPrecondition, InvalidInpu
 from trio.testing import MockClock
 
 from tests.unit.consensus.cluster import Cluster, running
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -211,7 +212,7 @@ async def test_a_removed_member_is_told(three: Cluster, autojump_clock: MockCloc
     name, member = await follower(three)
     await leader.remove_member(name)
     with trio.fail_after(10):
-        await member.removed.wait()
+        await eventually(lambda: member._core.removed)
     term = leader.leadership.term
     await trio.sleep(10)
     assert leader.leadership.term == term
@@ -229,7 +230,7 @@ async def test_a_leader_that_removes_itself_hands_over(
     successor = await three.leader()
     await successor.remove_member(name)
     with trio.fail_after(10):
-        await leader.removed.wait()
+        await eventually(lambda: leader._core.removed)
 
 
 async def test_the_last_member_stays(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -138,6 +138,18 @@ class Rig:
             ChangeTasks(changes=(TaskChange(id=task_id, node_id=node_id, status=assigned),)),
         )
 
+    def the_node(self, node_id: str) -> Node:
+        """A node as it is now."""
+        node = self.replica.view.node(node_id)
+        assert node is not None
+        return node
+
+    def status_of(self, task_id: str) -> TaskStatus:
+        """What is known of a task now."""
+        task = self.replica.view.task(task_id)
+        assert task is not None
+        return task.status
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[trio.Nursery]:
         """Run committer and dispatcher."""
@@ -155,6 +167,14 @@ class Rig:
         agent = Agent(Channel(theirs, FromManager, peer="manager"))
         await agent.say(Hello(description=DESCRIPTION, listen_port=2377, swarmlet_version="0"))
         return agent
+
+    @asynccontextmanager
+    async def welcomed(self) -> AsyncIterator["Agent"]:
+        """Run, with an agent of ``w1`` that was greeted."""
+        async with self.running() as nursery:
+            agent = await self.agent(nursery)
+            await agent.welcomed()
+            yield agent
 
 
 class Agent:

@@ -3,7 +3,7 @@
 import pytest
 import trio
 from msgspec.structs import replace
-from swarmlet.manager.dispatcher import MAX_TEXT
+from swarmlet.manager.hearing import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
 from swarmlet.model.specs import Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -32,11 +32,25 @@ from swarmlet.state.commands import (
 from tests.unit.manager.rig import DESCRIPTION, NOW, Rig
 
 
-async def test_agent_gets_everything_of_its_node_and_nothing_else(autojump_clock: object) -> None:
-    """The first assignment set is full, and holds only tasks of that node."""
+@pytest.fixture
+async def rig(autojump_clock: object) -> Rig:
+    """A manager that leads, and a node ``w1`` that has not come yet."""
     rig = Rig()
     await rig.found()
     await rig.node("w1")
+    return rig
+
+
+async def greeted(port: int = 2377) -> trio.abc.Stream:
+    """The manager's end of a connection on which an agent has said hello."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
+    await channel.send(Hello(description=DESCRIPTION, listen_port=port, swarmlet_version="0"))
+    return ours
+
+
+async def test_agent_gets_everything_of_its_node_and_nothing_else(rig: Rig) -> None:
+    """The first assignment set is full, and holds only tasks of that node."""
     await rig.task("t1", "w1", slot=1)
     await rig.task("t2", "m1", slot=2)
     async with rig.running() as nursery:
@@ -45,14 +59,9 @@ async def test_agent_gets_everything_of_its_node_and_nothing_else(autojump_clock
         assert [task.task_id for task in full.tasks] == ["t1"]
 
 
-async def test_changes_follow_as_differences(autojump_clock: object) -> None:
+async def test_changes_follow_as_differences(rig: Rig) -> None:
     """A new task, a changed desired state and a deleted task each arrive once."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         await rig.task("t1", "w1")
         first = await agent.hear()
         assert isinstance(first, Assignments)
@@ -68,51 +77,31 @@ async def test_changes_follow_as_differences(autojump_clock: object) -> None:
         assert third.gone == ("t1",)
 
 
-async def test_report_is_acknowledged_only_when_it_is_committed(autojump_clock: object) -> None:
+async def test_report_is_acknowledged_only_when_it_is_committed(rig: Rig) -> None:
     """At the acknowledgement, the store already has the status."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     await rig.task("t1", "w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         running = TaskStatus(state=TaskState.RUNNING, at=NOW)
         await agent.say(Report(seq=4, statuses=(("t1", running),)))
         assert await agent.hear() == Acknowledged(seq=4)
-        task = rig.replica.view.task("t1")
-        assert task is not None
-        assert task.status.state is TaskState.RUNNING
+        assert rig.status_of("t1").state is TaskState.RUNNING
 
 
-async def test_agent_cannot_report_the_task_of_another_node(autojump_clock: object) -> None:
+async def test_agent_cannot_report_the_task_of_another_node(rig: Rig) -> None:
     """A worker that lies about others changes nothing."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     await rig.task("t1", "m1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         failed = TaskStatus(state=TaskState.FAILED, at=NOW)
         await agent.say(Report(seq=1, statuses=(("t1", failed),)))
         assert await agent.hear() == Acknowledged(seq=1)
-        task = rig.replica.view.task("t1")
-        assert task is not None
-        assert task.status.state is TaskState.ASSIGNED
+        assert rig.status_of("t1").state is TaskState.ASSIGNED
 
 
-async def test_hello_makes_a_node_ready_at_the_address_it_calls_from(
-    autojump_clock: object,
-) -> None:
+async def test_hello_makes_a_node_ready_at_the_address_it_calls_from(rig: Rig) -> None:
     """State, address and description of a node come from its session."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     async with rig.running() as nursery:
         await (await rig.agent(nursery)).welcomed()
-        node = rig.replica.view.node("w1")
-        assert node is not None
+        node = rig.the_node("w1")
         assert (node.status.state, node.status.addr, node.hostname) == (
             NodeState.READY,
             "10.0.0.9",
@@ -120,24 +109,17 @@ async def test_hello_makes_a_node_ready_at_the_address_it_calls_from(
         )
 
 
-async def test_beats_are_heard_and_answered(autojump_clock: object) -> None:
+async def test_beats_are_heard_and_answered(rig: Rig) -> None:
     """Each side learns from a beat that the other lives."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         before = len(rig.ears.nodes)
         await agent.say(Beat())
         assert await agent.hear() == Pulse()
         assert len(rig.ears.nodes) == before + 1
 
 
-async def test_unknown_node_is_refused(autojump_clock: object) -> None:
+async def test_unknown_node_is_refused(rig: Rig) -> None:
     """A node that was removed is told so, not ignored."""
-    rig = Rig()
-    await rig.found()
     async with rig.running() as nursery:
         agent = await rig.agent(nursery, "gone")
         answer = await agent.hear()
@@ -145,26 +127,17 @@ async def test_unknown_node_is_refused(autojump_clock: object) -> None:
         assert answer.code == "node-removed"
 
 
-async def test_session_of_a_removed_node_ends(autojump_clock: object) -> None:
+async def test_session_of_a_removed_node_ends(rig: Rig) -> None:
     """Removing a node ends its session at once."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
-        node = rig.replica.view.node("w1")
-        assert node is not None
+    async with rig.welcomed() as agent:
+        node = rig.the_node("w1")
         await rig.proposer.propose(DeleteNode(id="w1", expect=node.version))
         with pytest.raises(ConnectionLost):
             await agent.hear()
 
 
-async def test_newer_session_of_a_node_replaces_the_older(autojump_clock: object) -> None:
+async def test_newer_session_of_a_node_replaces_the_older(rig: Rig) -> None:
     """A connection that is dead without knowing it does not keep its node out."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     async with rig.running() as nursery:
         old = await rig.agent(nursery)
         await old.welcomed()
@@ -177,31 +150,18 @@ async def test_newer_session_of_a_node_replaces_the_older(autojump_clock: object
 
 
 @pytest.mark.parametrize("reason", GoodbyeReason)
-async def test_goodbye_tells_why_a_session_ends(
-    reason: GoodbyeReason, autojump_clock: object
-) -> None:
+async def test_goodbye_tells_why_a_session_ends(reason: GoodbyeReason, rig: Rig) -> None:
     """The failure detector learns whether the host, or only the daemon, went away."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         await agent.say(Goodbye(reason=reason))
         await trio.testing.wait_all_tasks_blocked()
         assert rig.ears.goodbyes == [("w1", reason)]
 
 
-async def test_new_manager_is_made_known_to_agents(autojump_clock: object) -> None:
+async def test_new_manager_is_made_known_to_agents(rig: Rig) -> None:
     """Agents always know where all managers are."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
-        manager = rig.replica.view.node("m1")
-        assert manager is not None
+    async with rig.welcomed() as agent:
+        manager = rig.the_node("m1")
         changed = type(manager)(
             id="m2", spec=manager.spec, role=manager.role, manager_addr="10.0.0.2:2377"
         )
@@ -211,52 +171,31 @@ async def test_new_manager_is_made_known_to_agents(autojump_clock: object) -> No
         assert [peer.addr for peer in news.managers] == ["10.0.0.1:2377", "10.0.0.2:2377"]
 
 
-async def test_worker_cannot_fill_the_log_with_words(autojump_clock: object) -> None:
+async def test_worker_cannot_fill_the_log_with_words(rig: Rig) -> None:
     """A status of megabytes is cut before it is replicated, and still acknowledged."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     await rig.task("t1", "w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         failed = TaskStatus(state=TaskState.FAILED, at=NOW, err="x" * 3_000_000)
         await agent.say(Report(seq=1, statuses=(("t1", failed),)))
         assert await agent.hear() == Acknowledged(seq=1)
-        task = rig.replica.view.task("t1")
-        assert task is not None
-        assert task.status.state is TaskState.FAILED
-        assert len(task.status.err) <= MAX_TEXT
+        assert rig.status_of("t1").state is TaskState.FAILED
+        assert len(rig.status_of("t1").err) <= MAX_TEXT
 
 
-async def test_report_of_thousands_of_tasks_is_committed_in_pieces(autojump_clock: object) -> None:
+async def test_report_of_thousands_of_tasks_is_committed_in_pieces(rig: Rig) -> None:
     """However much an agent reports at once, each Raft entry stays small."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     await rig.task("t1", "w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         running = TaskStatus(state=TaskState.RUNNING, at=NOW, message="y" * MAX_TEXT)
         statuses = tuple((f"unknown{n}", running) for n in range(3_000))
         await agent.say(Report(seq=1, statuses=(*statuses, ("t1", running))))
         assert await agent.hear() == Acknowledged(seq=1)
-        task = rig.replica.view.task("t1")
-        assert task is not None
-        assert task.status.state is TaskState.RUNNING
+        assert rig.status_of("t1").state is TaskState.RUNNING
 
 
-async def test_what_a_worker_says_of_foreign_tasks_never_reaches_the_log(
-    autojump_clock: object,
-) -> None:
+async def test_what_a_worker_says_of_foreign_tasks_never_reaches_the_log(rig: Rig) -> None:
     """Not even as something to skip: identifiers of megabytes would kill the leader."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    async with rig.running() as nursery:
-        agent = await rig.agent(nursery)
-        await agent.welcomed()
+    async with rig.welcomed() as agent:
         before = rig.consensus.applied
         running = TaskStatus(state=TaskState.RUNNING, at=NOW)
         await agent.say(Report(seq=1, statuses=(("x" * 2_000_000, running),)))
@@ -265,63 +204,38 @@ async def test_what_a_worker_says_of_foreign_tasks_never_reaches_the_log(
 
 
 @pytest.mark.parametrize("port", [0, -1, 65_536, 2**63 - 1])
-async def test_agent_that_listens_on_no_port_gets_no_session(
-    port: int, autojump_clock: object
-) -> None:
+async def test_agent_that_listens_on_no_port_gets_no_session(port: int, rig: Rig) -> None:
     """Others will be asked to probe that port; it must be one."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
-    ours, theirs = trio.testing.memory_stream_pair()
-    channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
-    hello = Hello(description=DESCRIPTION, listen_port=port, swarmlet_version="0")
-    async with rig.running() as nursery:
-        await channel.send(hello)
+    async with rig.running():
+        stream = await greeted(port)
         with pytest.raises(RemoteProtocolError):
-            await rig.dispatcher.serve(ours, "w1", "10.0.0.9")
-        nursery.cancel_scope.cancel()
+            await rig.dispatcher.serve(stream, "w1", "10.0.0.9")
 
 
-async def test_hello_that_arrives_after_the_leadership_gets_no_session(
-    autojump_clock: object,
-) -> None:
+async def test_hello_that_arrives_after_the_leadership_gets_no_session(rig: Rig) -> None:
     """A dispatcher whose leadership ended must not keep an agent from the real leader."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     async with rig.running():
         pass
-    ours, theirs = trio.testing.memory_stream_pair()
-    channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
-    await channel.send(Hello(description=DESCRIPTION, listen_port=1, swarmlet_version="0"))
+    stream = await greeted()
     with pytest.raises(ConnectionLost):
-        await rig.dispatcher.serve(ours, "w1", "10.0.0.9")
+        await rig.dispatcher.serve(stream, "w1", "10.0.0.9")
 
 
-async def test_only_a_quorum_may_say_that_a_node_was_removed(autojump_clock: object) -> None:
+async def test_only_a_quorum_may_say_that_a_node_was_removed(rig: Rig) -> None:
     """A leader that was deposed without noticing does not know who joined since."""
-    rig = Rig()
-    await rig.found()
-    async with rig.running() as nursery:
+    async with rig.running():
         rig.consensus.lose_leadership()
-        ours, theirs = trio.testing.memory_stream_pair()
-        channel: Channel[FromManager] = Channel(theirs, FromManager, peer="manager")
-        await channel.send(Hello(description=DESCRIPTION, listen_port=1, swarmlet_version="0"))
+        stream = await greeted()
         with pytest.raises(ConnectionLost):
-            await rig.dispatcher.serve(ours, "w9", "10.0.0.9")
-        nursery.cancel_scope.cancel()
+            await rig.dispatcher.serve(stream, "w9", "10.0.0.9")
 
 
-async def test_promotion_during_the_greeting_is_told(autojump_clock: object) -> None:
+async def test_promotion_during_the_greeting_is_told(rig: Rig) -> None:
     """What changes while an agent is greeted is not taken for told."""
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
     async with rig.running() as nursery:
         agent = await rig.agent(nursery)
         await trio.testing.wait_all_tasks_blocked()  # Welcome waits to be read
-        node = rig.replica.view.node("w1")
-        assert node is not None
+        node = rig.the_node("w1")
         await rig.members.update_node("w1", node.version, replace(node.spec, role=Role.MANAGER))
         await agent.welcomed()
         news = await agent.hear()
@@ -330,13 +244,10 @@ async def test_promotion_during_the_greeting_is_told(autojump_clock: object) -> 
 
 
 async def test_large_assignment_set_comes_in_pieces_that_fit(
-    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However much is assigned to a node, each message fits in a frame, and the first names all."""
-    monkeypatch.setattr("swarmlet.manager.dispatcher.MAX_ASSIGNMENTS", 300)
-    rig = Rig()
-    await rig.found()
-    await rig.node("w1")
+    monkeypatch.setattr("swarmlet.manager.briefing.MAX_ASSIGNMENTS", 300)
     for number in range(1, 6):
         await rig.task(f"t{number}", "w1", slot=number)
     async with rig.running() as nursery:

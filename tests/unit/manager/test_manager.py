@@ -108,8 +108,7 @@ async def test_open_stream_of_a_removed_manager_is_cut(autojump_clock: object) -
         assert rig.member.talking == ["m2"]
         demoted = NodeChange(id="m2", role=Role.WORKER)
         await rig.proposer.propose(ChangeNodes(changes=(demoted,)))
-        node = rig.replica.view.node("m2")
-        assert node is not None
+        node = rig.the_node("m2")
         await rig.proposer.propose(DeleteNode(id="m2", expect=node.version))
         await trio.testing.wait_all_tasks_blocked()
         assert rig.member.talking == []

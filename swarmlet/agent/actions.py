@@ -1,0 +1,112 @@
+"""The calls to the engine that carry out what :mod:`swarmlet.agent.lifecycle` decided."""
+
+from typing import assert_never
+
+import trio
+
+from swarmlet.agent.lifecycle import Action, Failure
+from swarmlet.agent.pulls import Pulls
+from swarmlet.agent.units import Unit
+from swarmlet.agent.watch import EngineWatch
+from swarmlet.engine import convert
+from swarmlet.engine.client import Engine
+from swarmlet.engine.convert import Container
+from swarmlet.errors import EngineError, NotFound
+
+
+class Actions:
+    """Acts on a unit's container, and lets the unit learn what came of it."""
+
+    def __init__(self, engine: Engine, watch: EngineWatch, *, calls: trio.CapacityLimiter) -> None:
+        self._engine = engine
+        self._watch = watch
+        self._pulls = Pulls(engine)
+        self._calls = calls
+        # Fewer creates at once than starts, so that the first tasks start while others are created.
+        self._creates = trio.CapacityLimiter(max(1, int(calls.total_tokens) // 3))
+
+    async def act(self, unit: Unit, action: Action) -> None:
+        """Do one thing. Raises EngineUnavailable, or an EngineError that a later try may not get.
+
+        A refusal that repeating will not change is noted on the unit instead.
+        """
+        unit.acting = True
+        try:
+            await self._call(unit, action)
+        except (EngineError, NotFound) as exc:
+            await self._refused(unit, action, exc)
+        finally:
+            unit.acting = False
+
+    async def _call(self, unit: Unit, action: Action) -> None:
+        match action:
+            case Action.WAIT:
+                pass
+            case Action.PULL:
+                await self._pull(unit)
+            case Action.CREATE:
+                await self._create(unit)
+            case Action.START:
+                async with self._calls:
+                    await self._engine.start(unit.container_ref)
+                await self._watch.look(unit)
+            case Action.STOP:
+                await self._stop(unit)
+            case Action.REMOVE:
+                async with self._calls:
+                    await self._engine.remove(unit.container_ref)
+                self._watch.see(unit, None)
+            case _:
+                assert_never(action)
+
+    async def _pull(self, unit: Unit) -> None:
+        with trio.CancelScope() as scope:
+            unit.pulling = scope
+            try:
+                await self._pulls.fetch(unit.task)
+                unit.pulled = True
+                unit.learn(image_missing=False)
+            finally:
+                unit.pulling = None
+
+    async def _create(self, unit: Unit) -> None:
+        async with self._creates:
+            container_id = await self._engine.create(unit.task.name, convert.create_body(unit.task))
+        task_id = unit.task.task_id
+        self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
+
+    async def _stop(self, unit: Unit) -> None:
+        # Not under the limit: a stop waits for the grace period, not for the engine.
+        known = unit.task.spec.container_spec is not None  # else a stranger: the engine knows
+        grace = convert.stop_seconds(unit.task.spec) if known else None
+        await self._engine.stop(unit.container_ref, grace=grace)
+        await self._watch.look(unit)
+
+    # --- refusals -------------------------------------------------------------------------------
+
+    async def _refused(self, unit: Unit, action: Action, exc: EngineError | NotFound) -> None:
+        """Judge an answer that repeating will not change."""
+        no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()
+        if action is Action.CREATE and no_image and not unit.pulled:
+            unit.learn(image_missing=True)
+        elif action is Action.CREATE and isinstance(exc, EngineError) and exc.status == 409:
+            await self._adopt_by_name(unit, exc)
+        elif action in (Action.CREATE, Action.PULL, Action.START):
+            unit.learn(failure=Failure(action=action, message=exc.message))
+            if action is Action.START:
+                await self._watch.look(unit)
+        elif isinstance(exc, NotFound):
+            self._watch.see(unit, None)
+        else:
+            raise exc  # a stop or a removal that the engine cannot do now: again, later
+
+    async def _adopt_by_name(self, unit: Unit, conflict: EngineError) -> None:
+        """The name is taken: by this task, when a create was cut off before its answer came."""
+        try:
+            found = convert.container(await self._engine.inspect(unit.task.name))
+        except NotFound:
+            return  # it went away meanwhile: create again
+        if found.task_id == unit.task.task_id:
+            self._watch.see(unit, found)
+        else:
+            unit.learn(failure=Failure(action=Action.CREATE, message=conflict.message))

@@ -1,0 +1,189 @@
+"""What the engine shows of this node's containers: its events, and a look at all after each break.
+
+Nothing else tells what a container does. What was learnt before a break is void after it: the
+engine may be another process by then, and that the old one ended a container is no fault of its
+task (:mod:`swarmlet.agent.reboot`).
+"""
+
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+import structlog
+import trio
+
+from swarmlet.agent.backoff import Backoff
+from swarmlet.agent.reboot import Death, ended_by_host
+from swarmlet.agent.units import Unit, Units
+from swarmlet.clock import Rng, Seconds
+from swarmlet.engine import convert
+from swarmlet.engine.client import Engine, Event
+from swarmlet.engine.convert import Container
+from swarmlet.engine.incarnation import Incarnation
+from swarmlet.errors import EngineError, EngineUnavailable, NotFound
+
+#: What supervisors need to know; other events (exec, attach, rename...) never leave the engine.
+ACTIONS: Final = ("die", "oom", "health_status", "start", "destroy")
+
+log = structlog.get_logger(__name__)
+
+
+class EngineWatch:
+    """Tells the units what their containers do.
+
+    ``calls`` bounds the calls of a look at all; ``changed`` is called when something is to be kept
+    on disk, ``resynced`` at the end of each look at all.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        units: Units,
+        *,
+        calls: trio.CapacityLimiter,
+        rng: Rng,
+        changed: Callable[[], None],
+        resynced: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._units = units
+        self._calls = calls
+        self._rng = rng
+        self._changed = changed
+        self._resynced = resynced
+        self._incarnation = Incarnation(name="", started_at=convert.instant(""))
+        self._ready = trio.Event()  # the event stream is up and the units know their containers
+        self._away_since: float | None = None  # when the engine was lost; None while it answers
+        self._turn = 0  # counts resynchronisations: what was learnt across one is void
+
+    async def wait_ready(self) -> None:
+        """Wait until the units know their containers."""
+        await self._ready.wait()
+
+    def away(self) -> Seconds:
+        """For how long the engine does not answer; 0 while it does."""
+        since = self._away_since
+        return Seconds(0.0 if since is None else trio.current_time() - since)
+
+    # --- one container --------------------------------------------------------------------------
+
+    async def look(self, unit: Unit) -> None:
+        """Inspect a unit's container, over a new connection: see :class:`Engine`."""
+        turn = self._turn
+        unit.stale = False
+        found: Container | None
+        try:
+            found = convert.container(await self._engine.inspect(unit.container_ref, fresh=True))
+        except NotFound:
+            found = None
+        if turn != self._turn or not self._ready.is_set():
+            unit.stale = True  # the engine was replaced meanwhile: whose doing is it?
+            return
+        if found is None or found.task_id == unit.task.task_id:
+            self.see(unit, found)
+
+    def see(self, unit: Unit, found: Container | None) -> None:
+        """Take over what the engine showed of a unit's container; None: there is none."""
+        unit.learn(container=found)
+        if found is not None and found.running:
+            unit.learn(host_ended=False)
+            if unit.seen_in != self._incarnation.name:
+                unit.seen_in = self._incarnation.name
+                self._changed()
+        else:
+            self._units.wake_slot(unit)
+
+    # --- all containers -------------------------------------------------------------------------
+
+    async def follow(self) -> NoReturn:
+        """Read the stream of events, for good; after each break look at everything anew."""
+        retry = Backoff(self._rng)
+        self._away_since = trio.current_time()
+        while True:
+            try:
+                async with self._engine.events(
+                    labels=[convert.TASK_LABEL], actions=ACTIONS
+                ) as events:
+                    await self._resync()
+                    self._away_since = None
+                    retry.reset()
+                    async for event in events:
+                        self._on_event(event)
+            except (EngineUnavailable, EngineError, NotFound) as exc:
+                log.info("engine-stream-broken", reason=exc.message)
+            if self._away_since is None:
+                self._away_since = trio.current_time()
+            if self._ready.is_set():  # never replace one that supervisors wait for
+                self._ready = trio.Event()
+            await retry.wait()
+
+    def _on_event(self, event: Event) -> None:
+        unit = self._units.get(event.attributes.get(convert.TASK_LABEL, ""))
+        if unit is None:
+            return  # a stranger
+        container = unit.known.container
+        if container is not None and container.id != event.container_id:
+            return
+        runs = container is not None and container.running
+        if event.action == "start" and (unit.acting or runs):
+            return  # the echo of our own call
+        unit.stale = True
+        unit.wake()
+
+    async def _resync(self) -> None:
+        """Learn which containers there are, and who ended those that ended."""
+        incarnation = await self._engine.incarnation()
+        listed = await self._engine.containers(labels=[convert.TASK_LABEL])
+        found = await self._inspect([entry["Id"] for entry in listed])
+        for entry in listed:
+            self._units.meet(convert.task_of(entry), convert.stranger(entry))
+        self._incarnation = incarnation
+        self._attribute_deaths(found)
+        for unit in [*self._units, *self._units.strangers.values()]:
+            self.see(unit, found.get(unit.task.task_id))
+            unit.stale = False
+            unit.wake()
+        self._turn += 1
+        self._resynced()
+        self._ready.set()
+
+    async def _inspect(self, container_ids: list[str]) -> dict[str, Container]:
+        """The containers that are still there, by task."""
+        found: dict[str, Container] = {}
+        failures: list[EngineUnavailable] = []
+
+        async def inspect(container_id: str) -> None:
+            async with self._calls:
+                try:
+                    seen = convert.container(await self._engine.inspect(container_id))
+                except NotFound:
+                    return
+                except EngineUnavailable as exc:
+                    failures.append(exc)
+                    return
+            found[seen.task_id] = seen
+
+        async with trio.open_nursery() as nursery:
+            for container_id in container_ids:
+                nursery.start_soon(inspect, container_id)
+        if failures:
+            raise failures[0]
+        return found
+
+    def _attribute_deaths(self, found: dict[str, Container]) -> None:
+        """Note which tasks went down with the host or the engine, and for no fault of their own."""
+        deaths = [
+            Death(
+                task_id=unit.task.task_id,
+                exit_code=container.exit_code,
+                finished_at=container.finished_at,
+                seen_in=unit.seen_in,
+            )
+            for task_id, container in found.items()
+            if not (container.running or container.created)
+            and (unit := self._units.get(task_id)) is not None
+            and not unit.known.state(unit.task).ended
+        ]
+        for task_id in ended_by_host(deaths, self._incarnation):
+            log.warning("task-ended-by-host", task=task_id)
+            if unit := self._units.get(task_id):
+                unit.learn(host_ended=True)

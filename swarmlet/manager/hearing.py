@@ -1,0 +1,57 @@
+"""What agents may say, cut to what the managers' log can take: pure.
+
+A worker must not be able to fill that log, or to speak for the tasks of others.
+"""
+
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
+
+from swarmlet.model.objects import TaskStatus
+from swarmlet.rpc.frames import RemoteProtocolError
+from swarmlet.rpc.messages import FromAgent, Hello, Report
+from swarmlet.state.commands import ReportTasks, TaskReport
+from swarmlet.state.store import View
+
+#: Bytes that one text of a status, and a description as a whole, may have.
+MAX_TEXT: Final = 2_000
+MAX_DESCRIPTION: Final = 64 << 10
+
+#: Statuses in one command.
+MAX_REPORTED: Final = 100
+
+
+def checked_hello(message: FromAgent, peer: str) -> Hello:
+    """The first message of a session, if it is one. Raises RemoteProtocolError."""
+    if not isinstance(message, Hello):
+        raise RemoteProtocolError(f"{peer} did not say hello")
+    if len(msgspec.msgpack.encode(message.description)) > MAX_DESCRIPTION:
+        raise RemoteProtocolError(f"{peer} describes itself at too great length")
+    if not 0 < message.listen_port < 65_536:
+        raise RemoteProtocolError(f"{peer} listens on no port: {message.listen_port}")
+    return message
+
+
+def commands(view: View, node_id: str, report: Report) -> list[ReportTasks]:
+    """A report as commands that fit in the log, whatever the agent said: of its own tasks only."""
+    reports = [
+        TaskReport(id_, _bounded(status))
+        for id_, status in report.statuses
+        if (task := view.task(id_)) is not None and task.node_id == node_id
+    ]
+    return [
+        ReportTasks(node_id=node_id, reports=tuple(reports[start : start + MAX_REPORTED]))
+        for start in range(0, len(reports), MAX_REPORTED)
+    ]
+
+
+def _bounded(status: TaskStatus) -> TaskStatus:
+    container = status.container
+    if container is not None:
+        container = replace(container, container_id=_cut(container.container_id))
+    return replace(status, message=_cut(status.message), err=_cut(status.err), container=container)
+
+
+def _cut(text: str) -> str:
+    return text.encode()[:MAX_TEXT].decode(errors="ignore")

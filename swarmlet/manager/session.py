@@ -1,0 +1,80 @@
+"""One agent that is connected to the leader: what it was told, and what it is told next."""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from swarmlet.manager import briefing
+from swarmlet.model.objects import TaskState
+from swarmlet.rpc.channel import Channel
+from swarmlet.rpc.messages import Assignment, Assignments, FromAgent, GoodbyeReason, Settings
+from swarmlet.state.store import View
+
+#: Changes that follow each other within this time (seconds) go out together (swarmkit: 100 ms).
+FLUSH_DELAY: Final = 0.005
+
+
+class Session:
+    """One agent that is connected. Owned by the dispatcher."""
+
+    def __init__(self, node_id: str, channel: Channel[FromAgent], scope: trio.CancelScope) -> None:
+        self.node_id = node_id
+        self.channel = channel
+        self.scope = scope
+        self.goodbye: GoodbyeReason | None = None
+        self._sent: dict[str, TaskState] = {}
+        self._dirty: dict[str, None] = {}
+        self._settings: Settings | None = None
+        self._wake = trio.Event()
+
+    def touch(self, task_id: str) -> None:
+        """Note a task of this node that changed or went."""
+        self._dirty[task_id] = None
+        self._wake.set()
+
+    def set_settings(self, settings: Settings) -> None:
+        """Send these if they differ from what the agent knows."""
+        if self._settings != settings:
+            self._settings = settings
+            self._wake.set()
+
+    async def send_all(self, view: View) -> None:
+        """Send the full assignment set."""
+        tasks = [t for t in view.tasks_on_node(self.node_id) if briefing.sendable(t)]
+        self._sent = {task.id: task.desired for task in tasks}
+        pieces = list(briefing.pieces([briefing.assignment(view, task) for task in tasks]))
+        others = tuple(task.task_id for piece in pieces[1:] for task in piece)
+        await self.channel.send(Assignments(full=True, tasks=pieces[0], others=others))
+        for piece in pieces[1:]:
+            await self.channel.send(Assignments(full=False, tasks=piece))
+
+    async def send_changes(self, view: Callable[[], View], known: Settings) -> None:
+        """Send differences as they come; ``known`` was told already. Raises ConnectionLost."""
+        while True:
+            await self._wake.wait()
+            await trio.sleep(FLUSH_DELAY)
+            self._wake = trio.Event()
+            dirty, self._dirty = self._dirty, {}
+            update = self._difference(view(), dirty)
+            if update.gone:
+                await self.channel.send(Assignments(full=False, gone=update.gone))
+            for piece in briefing.pieces(update.tasks):
+                if piece:
+                    await self.channel.send(Assignments(full=False, tasks=piece))
+            if self._settings is not None and self._settings != known:
+                known = self._settings
+                await self.channel.send(known)
+
+    def _difference(self, view: View, dirty: Iterable[str]) -> Assignments:
+        tasks: list[Assignment] = []
+        gone: list[str] = []
+        for task_id in dirty:
+            task = view.task(task_id)
+            if task is None:
+                if self._sent.pop(task_id, None) is not None:
+                    gone.append(task_id)
+            elif briefing.sendable(task) and self._sent.get(task_id) is not task.desired:
+                self._sent[task_id] = task.desired
+                tasks.append(briefing.assignment(view, task))
+        return Assignments(full=False, tasks=tuple(tasks), gone=tuple(gone))
