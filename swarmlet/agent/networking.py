@@ -21,7 +21,7 @@ from swarmlet.clock import Rng, Seconds
 from swarmlet.engine import networks
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
-from swarmlet.errors import EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables
 from swarmlet.rpc.messages import Assignment, Forwarding
 
@@ -93,7 +93,7 @@ class Names(Protocol):
         listen: Sequence[str],
         nameservers: Mapping[str, Sequence[str]],
     ) -> None:
-        """Answer by these from now on. Raises OSError."""
+        """Answer by these from now on. Raises DiskFailed."""
         ...
 
     async def stop(self) -> None:
@@ -216,8 +216,8 @@ class Networking:
             version = self._version
             try:
                 await self._publish_names()
-            except OSError as exc:
-                log.warning("names-not-published", reason=str(exc))
+            except DiskFailed as exc:
+                log.warning("names-not-published", reason=exc.message)
             self._named = version  # failed or not: a container that starts matters more
             self._wake()
 
