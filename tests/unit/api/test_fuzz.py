@@ -30,6 +30,7 @@ KEYS = st.sampled_from(
         "Resources",
         "Limits", "NanoCPUs", "Healthcheck", "Test", "Placement", "Constraints", "UpdateConfig",
         "MaxFailureRatio", "Raft", "CAConfig", "NodeCertExpiry", "ForceUpdate", "Sysctls", "Init",
+        "Networks", "Aliases", "PublishedPort",
     ]
 )  # fmt: skip
 
