@@ -6,6 +6,7 @@ What was said last is kept on disk: a node that boots without managers forwards 
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -87,9 +88,12 @@ class Names(Protocol):
         ...
 
     async def publish(
-        self, tables: Tables, listen: list[str], nameservers: dict[str, list[str]]
+        self,
+        tables: Tables,
+        listen: Sequence[str],
+        nameservers: Mapping[str, Sequence[str]],
     ) -> None:
-        """Answer by these from now on."""
+        """Answer by these from now on. Raises DiskFailed."""
         ...
 
     async def stop(self) -> None:
@@ -109,7 +113,7 @@ class Networking:
         self._file = directory / FILE
         self._rng = rng
         self._records = Records(_load(self._file))
-        self._nameservers: dict[str, list[str]] = {}
+        self._nameservers: dict[str, tuple[str, ...]] = {}
         self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._version = 1  # of what names and disk must show
         self._named = 0  # the version that names are answered by
@@ -164,7 +168,7 @@ class Networking:
         endpoints = [await self._endpoint(attachment) for attachment in task.attachments]
         dns = task.spec.container.dns_config
         if dns is not None and dns.nameservers:
-            self._nameservers[task.task_id] = list(dns.nameservers)
+            self._nameservers[task.task_id] = dns.nameservers
             self._note()
         wanted = self._version
         with trio.move_on_after(READY_WITHIN):
@@ -185,10 +189,11 @@ class Networking:
     async def _bridge_network(self, record: NetworkRecord) -> str:
         """The engine's network for one of the cluster's; made when it is not there."""
         bridge = self._forwarder.bridge(record)
-        for found in await self._engine.networks(label=f"{NETWORK_LABEL}={record.id}"):
+        for found in await self._engine.networks(label=NETWORK_LABEL):
             if networks.fits(found, record, bridge.name):
                 return str(found["Id"])
-            await self._engine.remove_network(str(found["Id"]))  # of an earlier cluster
+            if record.name == found["Name"] or record.id == found["Labels"][NETWORK_LABEL]:
+                await self._engine.remove_network(str(found["Id"]))  # of one that was removed
         try:
             network = await self._engine.create_network(
                 networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)
@@ -244,7 +249,7 @@ class Networking:
 
     async def _save(self) -> None:
         data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)
-        await trio.to_thread.run_sync(durable.save_file, self._file, data)
+        await trio.to_thread.run_sync(_keep, self._file, data)
 
     async def _sweep(self, *, keep: frozenset[str]) -> None:
         """Remove the engine's copies of networks that are gone; one still in use stays for now."""
@@ -255,6 +260,11 @@ class Networking:
                 await self._engine.remove_network(str(found["Id"]))
             except EngineError as exc:
                 log.info("network-not-removed", network=found["Name"], reason=exc.message)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.save_file(path, data)
 
 
 def _load(path: Path) -> Tables:

@@ -7,7 +7,7 @@ from swarmlet.model.forwarding import NetworkRecord
 Json = dict[str, Any]
 
 #: Marks the engine's copy of a cluster's network; its value is the network's identifier.
-NETWORK_LABEL: Final = "swarmlet.network"
+NETWORK_LABEL: Final = "com.docker.swarm.network.id"
 
 
 class Endpoint(NamedTuple):
@@ -42,7 +42,8 @@ def fits(found: Json, record: NetworkRecord, bridge: str) -> bool:
     pools = (found.get("IPAM") or {}).get("Config") or [{}]
     options = found.get("Options") or {}
     return (
-        pools[0].get("Subnet") == record.subnet
+        (found.get("Labels") or {}).get(NETWORK_LABEL) == record.id
+        and pools[0].get("Subnet") == record.subnet
         and pools[0].get("Gateway") == record.gateway
         and options.get("com.docker.network.bridge.name") == bridge
     )

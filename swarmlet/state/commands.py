@@ -26,7 +26,8 @@ from swarmlet.model.objects import (
 from swarmlet.model.specs import Role
 
 #: Version of the commands' form and meaning. A new optional field does not change it; anything
-#: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written.
+#: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written;
+#: tasks carry when they came up and ended, a begun update is a new spec version.
 FORMAT: Final = 2
 
 
@@ -142,6 +143,7 @@ class TaskChange(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     desired: TaskState | None = None
     node_id: str | None = None
     status: TaskStatus | None = None
+    late_at: Instant | None = None
 
 
 class ChangeTasks(Command, frozen=True, kw_only=True, gc=False):

@@ -166,7 +166,8 @@ def _networks(
         if ingress is None:
             return Refusal(
                 FailedPrecondition.code,
-                f"there is no {INGRESS} network: published ports need it, or one of their own",
+                f"there is no {INGRESS} network, which published ports need if their service has "
+                f"no network of its own (swarmlet network create --ingress {INGRESS} makes it)",
             )
         found[ingress.id] = (ingress, ())
     return list(found.values())

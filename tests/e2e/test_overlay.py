@@ -64,7 +64,7 @@ def who(address: str, port: int) -> tuple[str, str]:
         connection.request("GET", "/cgi-bin/who")
         answer = connection.getresponse()
         seen, name = answer.read().decode().split()
-        return seen, name
+        return seen.strip("[]").removeprefix("::ffff:"), name  # busybox listens on IPv6
 
 
 def answer_of(address: str, port: int) -> tuple[str, str] | None:
@@ -83,7 +83,7 @@ def run_in(cluster: Cluster, service: str, *argv: str, at: int = 0) -> str:
 
 def gets(cluster: Cluster, service: str, url: str) -> str:
     """What a container of a service gets from a web server, "" when nothing."""
-    return run_in(cluster, service, "wget", "-q", "-T", "3", "-O", "-", url).strip()
+    return run_in(cluster, service, "timeout", "5", "wget", "-q", "-O", "-", url).strip()
 
 
 def vip(cluster: Cluster, service: str) -> str:
@@ -178,9 +178,8 @@ def test_a_published_port_answers_on_every_node_and_shows_the_client(cluster: Cl
     )  # fmt: skip
     (task,) = cluster.wait_running("web", 1)
     for host in cluster.hosts:
-        seen, name = eventually(
-            partial(answer_of, cluster.address(host), 8080), f"{host} leads to the task"
-        )
+        eventually(partial(answer_of, cluster.address(host), 8080), f"{host} leads to the task")
+        seen, name = who(cluster.address(host), 8080)
         assert seen == outside(cluster, host)
         assert name == task["Status"]["ContainerStatus"]["ContainerID"][:12]
         url = "http://127.0.0.1:8080/cgi-bin/who"
@@ -226,7 +225,7 @@ def test_a_task_in_two_networks_reaches_both(cluster: Cluster) -> None:
         cluster.wait_running(f"web-{name}", 1)
         for at in range(3):
             url = f"http://web-{name}/cgi-bin/who"
-            assert run_in(cluster, "both", "wget", "-q", "-T3", "-O", "-", url, at=at)
+            assert run_in(cluster, "both", "timeout", "5", "wget", "-q", "-O", "-", url, at=at)
 
 
 def test_an_outage_of_the_daemon_is_not_noticed(cluster: Cluster) -> None:

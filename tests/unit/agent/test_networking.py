@@ -2,7 +2,7 @@
 
 import random
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -68,15 +68,18 @@ class FakeNames:
 
     def __init__(self) -> None:
         self.tables = Tables()
-        self.listen: list[str] = []
-        self.nameservers: dict[str, list[str]] = {}
+        self.listen: Sequence[str] = ()
+        self.nameservers: Mapping[str, Sequence[str]] = {}
         self.stopped = False
 
     async def run(self) -> None:
         await trio.sleep_forever()
 
     async def publish(
-        self, tables: Tables, listen: list[str], nameservers: dict[str, list[str]]
+        self,
+        tables: Tables,
+        listen: Sequence[str],
+        nameservers: Mapping[str, Sequence[str]],
     ) -> None:
         self.tables, self.listen, self.nameservers = tables, listen, nameservers
 
@@ -184,6 +187,17 @@ async def test_a_network_of_an_earlier_cluster_is_replaced(node: Node) -> None:
     assert made["IPAM"]["Config"][0]["Subnet"] == "10.9.1.0/24"
 
 
+async def test_a_network_that_was_made_anew_under_its_name_gets_a_bridge_of_its_own(
+    node: Node,
+) -> None:
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    again = replace(FRONT, id="net9")
+    node.tell(again)
+    await node.networking.prepare(attached((again, "10.9.1.5")))
+    assert node.made() == {"front": "net9"}
+
+
 async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node) -> None:
     node.engine.networks["x"] = {"Id": "x", "Name": "front", "Labels": {}}
     node.tell(FRONT)
@@ -212,7 +226,7 @@ async def test_names_are_answered_before_a_container_begins(node: Node) -> None:
     node.tell(FRONT, BACK, tasks=(as_record(one),))
     await node.networking.prepare(one)
     assert node.names.listen == ["10.9.1.1"]
-    assert node.names.nameservers == {one.task_id: ["10.0.0.53"]}
+    assert node.names.nameservers == {one.task_id: ("10.0.0.53",)}
     assert one.task_id in node.names.tables.tasks
 
 

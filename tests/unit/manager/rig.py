@@ -36,6 +36,7 @@ from swarmlet.model.specs import (
 )
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.messages import (
+    Acknowledged,
     Assignments,
     Forwarding,
     FromManager,
@@ -200,6 +201,12 @@ class Agent:
         while isinstance(message := await self.channel.receive(), Forwarding):
             self.forwarding.append(message)
         return message
+
+    async def acknowledged(self, seq: int) -> None:
+        """Wait for an acknowledgement; what else follows from a report may come before it."""
+        while isinstance(message := await self.hear(), Assignments):
+            pass
+        assert message == Acknowledged(seq=seq)
 
     async def welcomed(self) -> Assignments:
         """Take the greeting; returns the full assignment set."""
