@@ -27,6 +27,11 @@ _FROM_PEER: Final = f'iifname "{DEVICE}"'
 _TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
 _QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
 
+_DEAD: Final = "ip daddr @overlay ip daddr != @live"
+
+#: In this direction only: the refusal itself passes the same hooks.
+_NO_BACKEND: Final = f"ct direction original ct mark and {EMPTY:#x} != 0 goto refuse"
+
 #: A refusal that the asker notices at once.
 REFUSE: Final = Chain(("meta l4proto tcp reject with tcp reset", "reject"))
 
@@ -146,11 +151,11 @@ def _forward(data_port: int) -> Chain:
             f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}",
             # Dead tasks, and virtual addresses without a backend. Before "established": what is
             # connected to a task that went is reset.
-            "ip daddr @overlay ip daddr != @live goto refuse",
+            f"{_DEAD} goto refuse",
             "ct state established,related goto let",
             "ip saddr . ip daddr @pairs goto let",
-            # From a client of another node, which looked at the port.
-            f"{_FROM_PEER} ip saddr != @overlay goto let",
+            # The peer looked at it as we do. It may be of another network, to a published port.
+            f"{_FROM_PEER} goto let",
             "ip saddr @internal reject with icmp admin-prohibited",
             f"ct mark and {PUBLISHED:#x} != 0 goto let",
             "ip daddr @overlay ip saddr @overlay reject with icmp admin-prohibited",
@@ -163,7 +168,7 @@ def _forward(data_port: int) -> Chain:
 #: To this host: ports without a backend; and of internal networks names only.
 _INPUT: Final = Chain(
     (
-        f"ct mark and {EMPTY:#x} != 0 goto refuse",
+        _NO_BACKEND,
         f'ip saddr @internal iifname != "lo" ct state new {_QUESTIONS} goto refuse',
     ),
     "type filter hook input priority filter - 5",
@@ -172,9 +177,9 @@ _INPUT: Final = Chain(
 #: From this host's own processes.
 _OUTPUT: Final = Chain(
     (
-        # Not the refusals themselves: they belong to the flow that they refuse.
-        f"ct direction original ct mark and {EMPTY:#x} != 0 goto refuse",
-        'oifname != "lo" ip daddr @overlay ip daddr != @live goto refuse',
+        _NO_BACKEND,
+        # What was redirected to a virtual address still seems to leave by "lo".
+        f"{_DEAD} fib daddr type != local goto refuse",
     ),
     "type filter hook output priority filter - 5",
 )

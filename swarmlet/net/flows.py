@@ -1,4 +1,4 @@
-"""Connection tracking by netlink: delete the UDP flows that lead to what is no backend any more.
+"""Connection tracking by netlink: delete redirected flows that lead where they no more should.
 
 Not by the program ``conntrack``: it asks the kernel to walk its whole table for each address, which
 takes ten milliseconds where the table has the usual quarter of a million buckets.
@@ -35,7 +35,6 @@ _TUPLE_PROTOCOL: Final = 2
 _IP_SOURCE: Final = 1
 _IP_DESTINATION: Final = 2
 _PROTOCOL_NUMBER: Final = 1
-_UDP: Final = bytes([socket.IPPROTO_UDP])
 
 #: struct nfgenmsg: IPv4.
 _IPV4: Final = struct.pack("=BBH", socket.AF_INET, 0, 0)
@@ -45,28 +44,27 @@ _PATIENCE: Final = 10.0
 
 
 class Flow(NamedTuple):
-    """A UDP flow: who was asked, who answers, and how the kernel knows it."""
+    """A redirected flow: who answers, by which protocol, and how the kernel knows it."""
 
-    asked: str
     answers: str
+    protocol: int
     key: bytes
 
 
-async def forget_udp(commands: Commands, stale: Callable[[str], bool]) -> int:
-    """Delete redirected UDP flows to the addresses that are ``stale``; return how many.
+async def forget(commands: Commands, stale: Callable[[Flow], bool]) -> int:
+    """Delete the redirected flows that are ``stale``; return how many.
 
-    The kernel chooses a backend when a flow begins, and a busy client's flow never ends.
+    The kernel chooses a backend when a flow begins, and a busy UDP client's flow never ends. The
+    next packet of a flow that was deleted begins a new one.
     """
     return await trio.to_thread.run_sync(_forget, stale, limiter=commands.limiter)
 
 
-def _forget(stale: Callable[[str], bool]) -> int:
+def _forget(stale: Callable[[Flow], bool]) -> int:
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
             sock.settimeout(_PATIENCE)
-            gone = [
-                flow for flow in _udp(sock) if flow.asked != flow.answers and stale(flow.answers)
-            ]
+            gone = [flow for flow in _redirected(sock) if stale(flow)]
             for flow in gone:
                 _ask(sock, _DELETE, _REQUEST | _ACK, flow.key)
                 _acknowledged(sock)
@@ -89,7 +87,7 @@ def _acknowledged(sock: socket.socket) -> None:
                 raise OSError(code, os.strerror(code))
 
 
-def _udp(sock: socket.socket) -> Iterator[Flow]:
+def _redirected(sock: socket.socket) -> Iterator[Flow]:
     _ask(sock, _GET, _REQUEST | _DUMP)
     while True:
         for message in messages(sock.recv(65_536)):
@@ -106,16 +104,14 @@ def _udp(sock: socket.socket) -> Iterator[Flow]:
 def _flow(body: bytes) -> Flow | None:
     found = dict(attributes(body))
     original = dict(attributes(found.get(_ORIGINAL, b"")))
-    protocol = dict(attributes(original.get(_TUPLE_PROTOCOL, b"")))
-    if protocol.get(_PROTOCOL_NUMBER) != _UDP:
-        return None
     reply = dict(attributes(found.get(_REPLY, b"")))
     asked = dict(attributes(original.get(_TUPLE_IP, b""))).get(_IP_DESTINATION, b"")
     answers = dict(attributes(reply.get(_TUPLE_IP, b""))).get(_IP_SOURCE, b"")
-    if len(asked) != 4 or len(answers) != 4:
+    if asked == answers or len(answers) != 4:
         return None
+    protocol = dict(attributes(original.get(_TUPLE_PROTOCOL, b""))).get(_PROTOCOL_NUMBER, b"")
     key = attribute(_ORIGINAL, found[_ORIGINAL], nested=True)
     for kind in (_ID, _ZONE):
         if kind in found:
             key += attribute(kind, found[kind])
-    return Flow(socket.inet_ntoa(asked), socket.inet_ntoa(answers), key)
+    return Flow(socket.inet_ntoa(answers), int.from_bytes(protocol, "big"), key)

@@ -8,6 +8,7 @@ import functools
 import math
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from socket import IPPROTO_UDP
 from typing import Final
 
 import msgspec
@@ -18,7 +19,7 @@ from swarmlet.errors import FailedPrecondition, ForwardingFailed
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net.commands import Commands
 from swarmlet.net.facts import HostFacts
-from swarmlet.net.flows import forget_udp
+from swarmlet.net.flows import Flow, forget
 from swarmlet.net.kernel import Kernel, Look
 from swarmlet.net.links import Links, changes
 from swarmlet.net.listing import Seen, expected, items, seen
@@ -262,8 +263,8 @@ class Forwarder:
         if script is None:
             # New tables do not know where flows went before them.
             await self._forget(new)
-        elif gone := forgotten(self._plan, new):
-            await self._forget_some(gone)
+        else:
+            await self._forget_some(self._plan, new)
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
 
@@ -289,16 +290,30 @@ class Forwarder:
         self._plan, self._sure = new, True
 
     async def _forget(self, new: Plan) -> None:
-        """End the UDP flows to what is no backend, whoever redirected them and when."""
+        """End the flows to what is no backend or not alive, whoever redirected them and when."""
         backends = {b.address for several in new.balanced.values() for b in several}
-        subnets = new.rules["ip"].sets["overlay"].items
-        await forget_udp(self._commands, lambda a: a not in backends and within(a, subnets))
+        subnets, live = new.rules["ip"].sets["overlay"].items, new.live
 
-    async def _forget_some(self, gone: set[str]) -> None:
-        """End the UDP flows to these, if there are any: walking all flows is not cheap."""
-        listing = await self._nft.listing(f"set ip {TABLE} datagrams")
-        if listing is not None and (used := items(listing) & gone):
-            await forget_udp(self._commands, used.__contains__)
+        def stale(flow: Flow) -> bool:
+            keep = backends if flow.protocol == IPPROTO_UDP else live
+            return flow.answers not in keep and within(flow.answers, subnets)
+
+        await forget(self._commands, stale)
+
+    async def _forget_some(self, old: Plan, new: Plan) -> None:
+        """End the flows to what left, if there are any: to walk all flows is not cheap."""
+        gone = forgotten(old, new)
+        listing = await self._nft.listing(f"set ip {TABLE} datagrams") if gone else None
+        used = items(listing) & gone if listing else set[str]()
+        # What was redirected inside a bridge cannot be refused in the name of the address that was
+        # asked; by its next packet it is a new flow, which can. Elsewhere rules do without this.
+        dead = old.live.keys() - new.live.keys() if self._facts.bridge_nf else frozenset[str]()
+        if used or dead:
+            await forget(
+                self._commands,
+                lambda flow: flow.answers in (used if flow.protocol == IPPROTO_UDP else dead),
+            )
+        if used:
             await self._nft.run(f"delete element ip {TABLE} datagrams {{ {', '.join(used)} }}")
 
     async def _listings(self, wanted: Plan) -> dict[str, Seen]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from swarmlet.errors import ForwardingFailed
 from swarmlet.model.forwarding import Tables
@@ -26,6 +27,7 @@ from swarmlet.net.numbers import (
     PROTOCOL,
     PUBLISHED,
 )
+from swarmlet.net.plugs import Plug, Plugs
 from swarmlet.net.routing import host_sysctls
 from swarmlet.net.watch import Indexes
 
@@ -58,6 +60,7 @@ class Kernel:
 
     def __init__(self, commands: Commands, directory: Path) -> None:
         self._commands = commands
+        self._plugs = Plugs(commands)
         self._remembered = directory / REMEMBERED
 
     async def look(self, tables: Tables, sysctls: "dict[str, str] | None" = None) -> Look:
@@ -66,7 +69,10 @@ class Kernel:
         fdb = await self._commands.must("bridge", "-j", "fdb", "show")
         accept, chain = await self._iptables()
         try:
-            return _look(tables, _documents(answers + fdb), accept, chain, sysctls or {})
+            documents = _documents(answers + fdb)
+            plugged = await self._plugs.addresses(_plugs(documents[0]))
+            look = _look(tables, documents, accept, chain, sysctls or {})
+            return replace(look, facts=replace(look.facts, ports=_ports(documents[0], plugged)))
         except (ValueError, KeyError, TypeError) as exc:
             raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
 
@@ -227,7 +233,6 @@ def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
 def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
     own = next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
     underlay = next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
-    ours = _bridges(devices)
     return HostFacts(
         has_address=underlay is not None,
         # Loopback may hold a node's address; its own MTU says nothing.
@@ -236,8 +241,26 @@ def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) 
         else DEFAULT_MTU,
         bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
         accept_chain=accept_chain,
-        ports={d["ifname"]: Port(d["master"]) for d in devices if d.get("master") in ours},
     )
+
+
+def _plugs(devices: list[dict[str, Any]]) -> list[Plug]:
+    """Ports of our bridges that are one end of a pair, the other of which is elsewhere."""
+    ours = _bridges(devices)
+    return [
+        Plug(d["ifname"], d["ifindex"], d["link_netnsid"], d["link_index"])
+        for d in devices
+        if d.get("master") in ours and "link_netnsid" in d and "link_index" in d
+    ]
+
+
+def _ports(devices: list[dict[str, Any]], plugged: dict[str, frozenset[str]]) -> dict[str, Port]:
+    ours = _bridges(devices)
+    return {
+        d["ifname"]: Port(d["master"], plugged.get(d["ifname"], frozenset()))
+        for d in devices
+        if d.get("master") in ours
+    }
 
 
 def _bridges(devices: list[dict[str, Any]]) -> frozenset[str]:

@@ -4,6 +4,8 @@ The same records and the same host give the same plan, so nothing is remembered:
 restarts, or whose state somebody destroyed, gets back to where it was.
 """
 
+from collections.abc import Mapping
+
 import msgspec
 
 from swarmlet.model.forwarding import Tables
@@ -33,6 +35,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     )
     problems: tuple[str, ...] = ()
     tables: Tables = Tables()
+
+    @property
+    def live(self) -> Mapping[str, str]:
+        """Addresses of the tasks that are not known to be dead, as keys."""
+        table = self.rules.get("ip")
+        return table.sets["live"].items if table and "live" in table.sets else {}
 
 
 def plan(tables: Tables, host: HostFacts) -> Plan:

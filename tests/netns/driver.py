@@ -11,6 +11,7 @@ import msgspec
 import trio
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net.forwarder import Forwarder
+from swarmlet.obs import log
 
 
 async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
@@ -24,6 +25,8 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
             await forwarder.adopt(msgspec.convert(record, NetworkRecord))
         case {"differences": _}:
             return await forwarder.differences()
+        case {"pinned": _}:
+            return len(forwarder.plan.rules["bridge"].sets["pinned"].items)
         case {"statistics": _}:
             return forwarder.statistics()
         case {"clear": _}:
@@ -34,6 +37,7 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
 
 
 async def main() -> None:
+    log.configure(form="console", level="info")
     forwarder = Forwarder(Path(sys.argv[1]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(forwarder.run)

@@ -120,6 +120,8 @@ class Server:
 
     def __init__(self, place: Namespace, name: str, port: int) -> None:
         self.name = name.encode()
+        #: Addresses of those who asked, by TCP or UDP.
+        self.askers: list[str] = []
         self._open: list[socket.socket] = []
         tcp = place.socket()
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -140,6 +142,7 @@ class Server:
             while True:
                 connection, (address, _) = sock.accept()
                 self._open.append(connection)
+                self.askers.append(address)
                 threading.Thread(
                     target=self._serve, args=(connection, address), daemon=True
                 ).start()
@@ -156,6 +159,7 @@ class Server:
                 if peer is None:  # shut down
                     return
                 address, port = peer
+                self.askers.append(address)
                 sock.sendto(self._answer(address), (address, port))
 
     def close(self) -> None:
@@ -166,9 +170,14 @@ class Server:
 
 
 def connect(
-    place: Namespace, to: tuple[str, int], source: tuple[str, int] | None = None
+    place: Namespace,
+    to: tuple[str, int],
+    source: tuple[str, int] | None = None,
+    *,
+    patience: float = 3,
 ) -> socket.socket:
     sock = place.socket()
+    sock.settimeout(patience)
     if source:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(source)
@@ -247,21 +256,16 @@ class Host:
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                "nsenter",
-                f"--net={self.space.path}",
-                sys.executable,
-                "-m",
-                "tests.netns.driver",
-                str(self.directory),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.directory / "log").open("a"),
-            text=True,
-            cwd=ROOT,
-        )
+        words = [sys.executable, "-m", "tests.netns.driver", str(self.directory)]
+        with (self.directory / "log").open("a") as log:
+            self.process = subprocess.Popen(
+                ["nsenter", f"--net={self.space.path}", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                cwd=ROOT,
+            )
 
     def order(self, name: str, value: Any = None) -> Any:
         assert self.process
@@ -343,10 +347,7 @@ class Lan:
             raise
         self.tables = replace(
             self.tables,
-            peers={
-                f"n{h.number}": PeerRecord(id=f"n{h.number}", number=h.number, addr=h.address)
-                for h in self.hosts.values()
-            },
+            peers={f"n{n}": self.peer(n) for n in self.hosts},
         )
 
     def namespace(self) -> Namespace:
@@ -409,10 +410,8 @@ class Lan:
         self.tables.tasks[name] = replace(self.tables.tasks[name], **fields)
         self.give()
 
-    def reach(self, number: int, reach: Reach) -> None:
-        key = f"n{number}"
-        self.tables.peers[key] = replace(self.tables.peers[key], reach=reach)
-        self.give()
+    def peer(self, number: int, reach: Reach = Reach.READY) -> PeerRecord:
+        return PeerRecord(id=f"n{number}", number=number, addr=f"10.88.0.{number}", reach=reach)
 
     def give(self) -> None:
         """Give all hosts the records, and start what is not there yet."""
@@ -421,6 +420,16 @@ class Lan:
         for key, task in self.tables.tasks.items():
             if key not in self.containers:
                 self.containers[key] = Container(self, self.hosts[task.node], task)
+
+    def serve(self, place: Namespace, name: str, port: int) -> Server:
+        return Server(place, name, port)
+
+    def settle(self) -> None:
+        """Wait until every host knows whose each port of its bridges is."""
+        for number, host in self.hosts.items():
+            tasks = [task for task in self.tables.tasks.values() if task.node == number]
+            ports = sum(len(task.attachments) for task in tasks)
+            eventually(lambda: host.order("pinned") == ports)  # noqa: B023  # called at once
 
     def delete(self) -> None:
         for container in self.containers.values():
