@@ -97,11 +97,10 @@ def _range(at: str, config: IpamConfig) -> Problems:
     except ValueError as exc:
         yield Problem(f"{at}.Subnet", f"ipam configuration: invalid subnet {config.subnet}{exc}")
         return
-    yield from only_if(
-        not WIDEST <= subnet.prefixlen <= NARROWEST,
-        f"{at}.Subnet",
-        f"subnet {subnet} must be between a /{WIDEST} and a /{NARROWEST}",
-    )
+    if not WIDEST <= subnet.prefixlen <= NARROWEST:
+        text = f"subnet {subnet} must be between a /{WIDEST} and a /{NARROWEST}"
+        yield Problem(f"{at}.Subnet", text)
+        return  # there may not even be room for a gateway
     yield from _part(f"{at}.IPRange", subnet, config.ip_range)
     if config.gateway:
         yield from _address(f"{at}.Gateway", subnet, "gateway", config.gateway)

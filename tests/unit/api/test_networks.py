@@ -156,6 +156,10 @@ async def test_what_a_user_says_of_addresses_counts(api: Api) -> None:
         (with_subnet("fd00::/64"), "invalid subnet fd00::/64: IPv6 is not supported yet"),
         (with_subnet("10.9.0.0/30"), "must be between a /8 and a /29"),
         (with_subnet("8.0.0.0/6"), "must be between a /8 and a /29"),
+        (
+            with_subnet("10.9.0.1/32", AuxiliaryAddresses={"a": "10.9.0.2"}),
+            "must be between a /8 and a /29",
+        ),
         (with_subnet("10.9.0.0/24", Gateway="10.8.0.1"), "does not contain gateway 10.8.0.1"),
         (with_subnet("10.9.0.0/24", Gateway="10.9.0.255"), "does not contain gateway"),
         (with_subnet("10.9.0.0/24", Gateway="x"), "invalid gateway x"),
