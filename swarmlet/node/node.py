@@ -73,6 +73,7 @@ class Node:
         self._membership: Membership | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+        self._ended.set()  # until a membership begins there is none to wait for
         self._error = ""
         #: One init, join or leave at a time.
         self._changing = trio.Lock()
@@ -85,6 +86,8 @@ class Node:
         """
         self._state.prepare()
         identity = self._state.identity.load()
+        if identity is None:
+            self._state.refuse_remains()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if identity is not None:
@@ -223,16 +226,15 @@ class Node:
         if request.force_new_cluster:
             raise NotSupported("force-new-cluster is not supported yet by swarmlet")
         async with self._changing:
-            self._refuse_member()
+            self._demand_outside()
             await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             founded = founding.found(request, file.advertise_addr, now=self._clock, rng=self._rng)
             node_id = founded.identity.node_id
+            file = replace(file, managers=(Peer(node_id, file.advertise_addr),))
             self._state.begin()
-            self._save(
-                founded.identity, replace(file, managers=(Peer(node_id, file.advertise_addr),))
-            )
             try:
+                self._save(founded.identity, file)
                 membership = await self._start(founded.identity, founded.commands)
                 await self._reach_itself(membership)
             except BaseException:
@@ -257,18 +259,20 @@ class Node:
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster. Returns when the leader has welcomed this node."""
         async with self._changing:
-            self._refuse_member()
+            self._demand_outside()
             await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             await port.try_listening(*addresses.split(file.listen_addr))
-            admission = await joining.join(
-                request.remote_addrs,
-                request.token,
-                addr=file.advertise_addr,
-                availability=request.availability,
-            )
-            self._save(admission.identity, replace(file, managers=admission.managers))
+            self._state.begin()
             try:
+                admission = await joining.join(
+                    request.remote_addrs,
+                    request.token,
+                    addr=file.advertise_addr,
+                    availability=request.availability,
+                )
+                self._save(admission.identity, replace(file, managers=admission.managers))
+                self._state.finish()  # from here on others may count on this node
                 membership = await self._start(admission.identity)
             except SwarmletError:
                 self._state.wipe()  # else the next start of the daemon would try it again
@@ -298,9 +302,12 @@ class Node:
         """A node is of no use without its engine. Raises EngineUnavailable."""
         await self._engine.info()
 
-    def _refuse_member(self) -> None:
+    def _demand_outside(self) -> None:
+        """Whoever enters a cluster is in none. Raises AlreadyInSwarm, or Damaged (remains)."""
         if self._membership is not None:
             raise AlreadyInSwarm(_IN_SWARM)
+        self._state.prepare()
+        self._state.refuse_remains()
 
     def _addresses(self, listen: str, advertise: str) -> NodeFile:
         host, port = addresses.listen(listen or self._config.listen_addr)
