@@ -181,9 +181,8 @@ def join_token(app: App, role: str, *, rotate: bool, quiet: bool) -> None:
     if quiet or app.quiet:
         app.out(token)
         return
-    here = app.client.get("/info").get("Swarm") or {}
-    node = app.client.get(f"/nodes/{segment(str(here.get('NodeID', 'self')))}")
-    address = str(node.get("ManagerStatus", {}).get("Addr", "")) or f"{here.get('NodeAddr')}:2377"
+    node = app.client.get(f"/nodes/{segment(app.client.node_id())}")
+    address = str((node.get("ManagerStatus") or {}).get("Addr") or f"{node['Status']['Addr']}:2377")
     app.note(f"To add a {role}, run on the other machine:\n")
     line = join_command(token, address)
     app.out(f"    sudo {line}" if app.terminal() else line)

@@ -194,6 +194,17 @@ def test_drain_can_wait_until_the_node_is_empty(cli: Cli, api: FakeApi) -> None:
     assert result.out == "Node wrk-1 is empty.\n"
 
 
+@pytest.mark.parametrize(
+    "args", [["node", "ls"], ["node", "ps"], ["node", "inspect", "self"], ["join-token", "worker"]]
+)
+def test_which_node_answers_is_not_asked_of_its_engine(
+    cli: Cli, api: FakeApi, args: list[str]
+) -> None:
+    """``/info`` waits for the engine, which may hang: just then people want to see the nodes."""
+    assert cli(*args).status == 0
+    assert not api.sent("GET /info")
+
+
 def test_node_ps_asks_for_this_node(cli: Cli, api: FakeApi) -> None:
     assert cli("node", "ps").status == 0
     assert api.sent("GET /tasks")[0].filters == {"node": [swarm.node("mgr-1")["ID"]]}
