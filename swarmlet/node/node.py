@@ -292,8 +292,8 @@ class Node:
             membership = self._membership
             if membership is None:
                 raise Unavailable(_NOT_IN_SWARM)
-            if not force:
-                leaving.refuse_manager(membership)
+            if membership.manager is not None and not force:
+                leaving.refuse_manager(membership.manager.member.members())
             await leaving.leave(membership)
             await self._end()
             log.info("left-cluster")
