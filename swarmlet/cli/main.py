@@ -157,7 +157,3 @@ def _color_choice(args: Sequence[str]) -> str:
 def _forget_stdout() -> None:
     """After ``| head``: keep the interpreter from failing on its last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()
