@@ -1,6 +1,7 @@
 """The daemon as its API sees it: outside of any cluster, or a membership in one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,10 +13,12 @@ from swarmlet.agent.session import NodeRemoved
 from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHealth
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
+from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
     AlreadyInSwarm,
     InvalidInput,
+    NoQuorum,
     NotASwarmManager,
     NotSupported,
     SwarmletError,
@@ -24,7 +27,7 @@ from swarmlet.errors import (
 )
 from swarmlet.manager.manager import Manager
 from swarmlet.model import ids
-from swarmlet.model.specs import NodeSpec
+from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -175,6 +178,18 @@ class Node:
             raise NotASwarmManager(_WORKER)
         return self._membership.manager
 
+    @contextmanager
+    def _managing(self) -> Iterator[Manager]:
+        """The manager part, which a demotion may end while it is asked. Raises NotASwarmManager."""
+        manager = self._manager()
+        try:
+            yield manager
+        except (OutcomeUnknown, NoQuorum) as exc:
+            membership = self._membership
+            if membership is not None and membership.identity.role is Role.WORKER:
+                raise NotASwarmManager(_WORKER) from exc
+            raise
+
     def view(self) -> View:
         """This manager's replica. Raises NotASwarmManager."""
         manager = self._manager()
@@ -205,19 +220,23 @@ class Node:
 
     async def barrier(self) -> None:
         """Bring the replica up to now. Raises NoQuorum."""
-        await self._manager().proposer.barrier()
+        with self._managing() as manager:
+            await manager.proposer.barrier()
 
     async def propose(self, *commands: AnyCommand) -> None:
         """Commit commands; raises the first refusal or NoQuorum."""
-        await self._manager().proposer.propose(*commands)
+        with self._managing() as manager:
+            await manager.proposer.propose(*commands)
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node."""
-        await self._manager().members.remove_node(node_id, force=force)
+        with self._managing() as manager:
+            await manager.members.remove_node(node_id, force=force)
 
     async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
         """Replace join tokens; the old ones are refused from now on."""
-        await self._manager().members.rotate_tokens(worker=worker, manager=manager)
+        with self._managing() as part:
+            await part.members.rotate_tokens(worker=worker, manager=manager)
 
     # Backend: entering and leaving a cluster.
 
@@ -322,4 +341,5 @@ class Node:
 
     async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
         """Replace a node's spec, role included, in one entry."""
-        await self._manager().members.update_node(node_id, expect, spec)
+        with self._managing() as manager:
+            await manager.members.update_node(node_id, expect, spec)

@@ -1,23 +1,26 @@
-"""What a node makes of its state directory: at its start, and before it enters a cluster."""
+"""A node between its state directory, its cluster and its clients."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import pytest
 import trio
 from swarmlet.api.backend import InitRequest, JoinRequest
 from swarmlet.clock import wall_clock
 from swarmlet.config import DaemonConfig
+from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
-from swarmlet.errors import Damaged, DiskFailed
-from swarmlet.model.specs import Role
+from swarmlet.errors import Damaged, DiskFailed, NoQuorum, NotASwarmManager, SwarmletError
+from swarmlet.model.specs import Availability, NodeSpec, Role
 from swarmlet.node import joining, port
 from swarmlet.node.node import Node
 from swarmlet.rpc.messages import Peer
 from swarmlet.security.identity import Identity
 
 INIT = InitRequest(advertise_addr="127.0.0.1:7946", listen_addr="127.0.0.1:7946")
+SPEC = NodeSpec(role=Role.WORKER, availability=Availability.ACTIVE)
 JOIN = JoinRequest(remote_addrs=("127.0.0.1:9",), token="t", advertise_addr="127.0.0.1:7946")
 
 #: What is left of a member when one file of it is lost, by the file's absence.
@@ -107,3 +110,24 @@ async def test_an_init_or_join_that_fails_leaves_nothing(
                 await enter()
             assert names_in(tmp_path) == []
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "failure", [OutcomeUnknown("this manager is stopping"), NoQuorum(reachable=0, needed=1)]
+)
+@pytest.mark.parametrize("role", Role)
+async def test_a_manager_that_is_demoted_meanwhile_answers_as_the_worker_that_it_is(
+    tmp_path: Path, failure: SwarmletError, role: Role
+) -> None:
+    """`node demote m1 m2 m3` on m1 is a manager's command until m1 is none."""
+    node = node_in(tmp_path)
+    membership = node._membership = mock.Mock()
+    membership.identity.role = role
+    manager = membership.manager
+    manager.proposer.barrier.side_effect = failure
+    manager.proposer.propose.side_effect = failure
+    manager.members.update_node.side_effect = failure
+    for asked in (node.barrier, node.propose, lambda: node.update_node("m2", 1, SPEC)):
+        with pytest.raises(SwarmletError) as caught:
+            await asked()
+        assert type(caught.value) is (NotASwarmManager if role is Role.WORKER else type(failure))
