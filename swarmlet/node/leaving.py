@@ -6,7 +6,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
-from swarmlet.consensus.port import MemberStatus
+from swarmlet.api.backend import ManagerHealth
 from swarmlet.errors import SwarmletError, Unavailable
 from swarmlet.node.membership import Membership
 from swarmlet.rpc.messages import GoodbyeReason
@@ -20,14 +20,20 @@ STOP_TIMEOUT: Final = 20.0
 MEMBER_TIMEOUT: Final = 5.0
 
 
-def refuse_manager(members: Sequence[MemberStatus]) -> NoReturn:
+async def settle_demotion(membership: Membership) -> None:
+    """Wait for a demotion that is under way: as a worker the node may go."""
+    if membership.is_demoted():
+        with trio.move_on_after(MEMBER_TIMEOUT):
+            await membership.manager_gone.wait()
+
+
+def refuse_manager(managers: Sequence[ManagerHealth]) -> NoReturn:
     """Refuse to leave without force on a manager, one of these. Raises Unavailable.
 
     The words are the Engine API's.
     """
     text = "You are attempting to leave the swarm on a node that is participating as a manager. "
-    voters = [status for status in members if status.voter]
-    if len(voters) <= 1:
+    if len(managers) <= 1:
         text += (
             "Removing the last manager erases all current state of the swarm. "
             "Use `--force` to ignore this message."
@@ -37,9 +43,9 @@ def refuse_manager(members: Sequence[MemberStatus]) -> NoReturn:
             "the token of swarmlet join-token manager) and demote this one there"
         )
     else:
-        reachable = sum(1 for status in voters if status.reachable)
+        reachable = sum(1 for manager in managers if manager.reachable)
         text += (
-            f"Removing this node leaves {reachable - 1} managers out of {len(voters)}. "
+            f"Removing this node leaves {reachable - 1} managers out of {len(managers)}. "
             "The only way to restore a swarm that has lost consensus is to reinitialize it with "
             "`--force-new-cluster`. Use `--force` to suppress this message."
         )

@@ -311,8 +311,10 @@ class Node:
             membership = self._membership
             if membership is None:
                 raise Unavailable(_NOT_IN_SWARM)
-            if membership.manager is not None and not force:
-                leaving.refuse_manager(membership.manager.member.members())
+            if not force:
+                await leaving.settle_demotion(membership)
+                if membership.manager is not None:
+                    leaving.refuse_manager(list(self.manager_health().values()))
             await leaving.leave(membership)
             await self._end()
             log.info("left-cluster")
