@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
+from swarmlet.control.template import Template
 from swarmlet.errors import InvalidInput
 from swarmlet.model.objects import Node, Service, Task, TaskState
 from swarmlet.model.specs import Role
@@ -150,7 +151,7 @@ def _fits_service(view: View, wanted: Filters, task: Task) -> bool:
         return False
     if not _labelled(wanted, "label", service.spec.labels):
         return False
-    is_current = "true" if task.spec_version == service.spec_version else "false"
+    is_current = "true" if Template(view, service).fits(task) else "false"
     return not current or is_current in {_word(value) for value in current}
 
 

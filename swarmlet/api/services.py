@@ -1,5 +1,7 @@
 """``/services``."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
@@ -8,6 +10,8 @@ from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_service
 from swarmlet.clock import Instant
 from swarmlet.control import constraints
+from swarmlet.control.template import Template
+from swarmlet.control.updater import in_progress
 from swarmlet.errors import FailedPrecondition, InvalidInput, OutOfSequence
 from swarmlet.model.objects import Service, UpdateState, UpdateStatus
 from swarmlet.model.specs import ServiceSpec
@@ -99,16 +103,23 @@ def _status_of_update(
 ) -> UpdateStatus | None:
     """Clients must see ``updating`` before the update is answered, and no older end of one.
 
-    A change that replaces no task leaves a running update to its end.
+    A change that replaces no task leaves a running update to its end; any change at all goes on
+    with one that was paused.
     """
     old = service.spec
-    replaces = old.task_template != spec.task_template or old.ports != spec.ports
-    if replaces and any(view.wanted_tasks(service.id)):
+    changed = (old.task_template, old.ports) != (spec.task_template, spec.ports)
+    template = Template(view, replace(service, spec=spec, spec_version=_NONE))
+    outdated = not all(template.fits(task) for task in view.wanted_tasks(service.id))
+    running = service.update_status if in_progress(service) else None
+    if outdated and (changed or running is None):
         return UpdateStatus(
             state=UpdateState.UPDATING, started_at=now, message="update in progress"
         )
-    running = service.update_status
-    return running if running is not None and not running.completed_at else None
+    return running
+
+
+#: A spec version that no task has.
+_NONE: Final = -1
 
 
 def rolled_back(service: Service, now: Instant) -> Service:

@@ -66,11 +66,19 @@ def image_of(spec: Json) -> str:
     return str(((spec.get("TaskTemplate") or {}).get("ContainerSpec") or {}).get("Image", ""))
 
 
-def _apply(spec: Json, given: Given) -> None:
+def _apply_scalars(spec: Json, given: Given) -> None:
+    absent = [section for section in ("UpdateConfig", "RollbackConfig") if not spec.get(section)]
     for scalar in SCALARS:
         text = given.get(keyword(scalar.flag))
         if text is not None:
             _at(spec, scalar.path[:-1])[scalar.path[-1]] = _read(scalar.flag, scalar.parse, text)
+    for section in absent:
+        if spec.get(section):  # without this number it would be all at once
+            spec[section].setdefault("Parallelism", 1)
+
+
+def _apply(spec: Json, given: Given) -> None:
+    _apply_scalars(spec, given)
     for flag, path, _ in SWITCHES:
         switch = given.get(keyword(flag))
         if switch is not None:

@@ -65,8 +65,8 @@ def _update(prefix: str, section: str) -> tuple[Scalar, ...]:
                values.one_of("pause", "continue", "rollback")
                if what == "update" else values.one_of("pause", "continue"),
                "WORD", "What happens after a failure."),
-        Scalar(f"{prefix}-max-failure-ratio", (section, "MaxFailureRatio"), values.ratio, "RATIO",
-               "Share of failures that is still fine."),
+        Scalar(f"{prefix}-max-failure-ratio", (section, "MaxFailureRatio"), quantities.ratio,
+               "RATIO", "Share of failures that is still fine."),
         Scalar(f"{prefix}-order", (section, "Order"),
                values.one_of("stop-first", "start-first"), "WORD", "Which comes first."),
     )  # fmt: skip

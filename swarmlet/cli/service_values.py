@@ -31,17 +31,6 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def ratio(text: str) -> float:
-    """A share between 0 and 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise ValueError(f"a share between 0 and 1 is wanted, not {quoted(text)}")
-    return number
-
-
 def words(text: str) -> list[str]:
     """A command line cut into words as a shell cuts it; empty for none."""
     try:

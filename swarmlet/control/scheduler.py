@@ -38,7 +38,9 @@ def decide(
 ) -> Decision:
     """Place these tasks, or all that wait. ``nodes`` must be up to date; it is left as it was."""
     round_ = _Round(NodeSet.of(view) if nodes is None else nodes, now)
-    for group in _groups(_waiting(view, tasks)):
+    waiting = _waiting(view, tasks)
+    round_.pass_over(_replaced(view, waiting))
+    for group in _groups(waiting):
         round_.place(group)
     round_.undo()
     return Decision(changing(round_.changes))
@@ -52,6 +54,16 @@ def _waiting(view: View, tasks: Iterable[str] | None) -> list[Task]:
         named = (view.task(task_id) for task_id in set(tasks))
         found = [t for t in named if t and t.wanted and t.status.state <= TaskState.PENDING]
     return sorted(found, key=lambda task: (task.created_at, task.service_id, task.slot, task.id))
+
+
+def _replaced(view: View, waiting: Iterable[Task]) -> list[Task]:
+    """Tasks that run until one of those that wait takes their slot (a start-first update)."""
+    return [
+        other
+        for task in waiting
+        for other in view.tasks_in_slot(task.slot_key)
+        if other.wanted and other.node_id and other.status.state >= TaskState.ASSIGNED
+    ]
 
 
 def _groups(tasks: Iterable[Task]) -> Iterable[list[Task]]:
@@ -70,7 +82,19 @@ class _Round:
         self._nodes = nodes
         self._now = now
         self._taken: list[tuple[Load, Task]] = []
+        self._passed_over: list[tuple[Load, Task]] = []
         self._assigned = TaskStatus(state=TaskState.ASSIGNED, at=now, message=ASSIGNED_MESSAGE)
+
+    def pass_over(self, replaced: Iterable[Task]) -> None:
+        """Rank, and limit the number of replicas on a node, as it will be without these tasks.
+
+        What they hold (resources, ports) they hold until they have ended.
+        """
+        for task in replaced:
+            load = self._nodes.loads.get(task.node_id)
+            if load is not None:
+                load.count(task, -1)
+                self._passed_over.append((load, task))
 
     def place(self, group: list[Task]) -> None:
         """Place the tasks of one service and version."""
@@ -133,6 +157,8 @@ class _Round:
         """Leave the node set as it was: what is committed comes back to it as a change."""
         for load, task in self._taken:
             load.take(task, -1)
+        for load, task in self._passed_over:
+            load.count(task, 1)
 
 
 class _Place(Protocol):

@@ -93,6 +93,8 @@ class Task(Stored, frozen=True, kw_only=True, gc=False):
 
     ``slot`` counts from 1 for replicated services; it is 0 for global ones, whose slot is the node.
     ``not_before`` holds a replacement at READY until then (restart delay).
+    ``running_at`` and ``ended_at`` are when the managers first heard so; ``late_at`` is when an
+    update gives up waiting for it, unless there is news of it before. 0 is not yet.
     """
 
     service_id: str
@@ -105,6 +107,9 @@ class Task(Stored, frozen=True, kw_only=True, gc=False):
     status: TaskStatus
     desired: TaskState = TaskState.RUNNING
     not_before: Instant = Instant(0)
+    running_at: Instant = Instant(0)
+    ended_at: Instant = Instant(0)
+    late_at: Instant = Instant(0)
 
     @property
     def name(self) -> str:
@@ -132,6 +137,16 @@ class UpdateState(enum.StrEnum):
     ROLLBACK_PAUSED = "rollback_paused"
     ROLLBACK_COMPLETED = "rollback_completed"
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether tasks are being replaced, forth or back."""
+        return self in {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
+
+    @property
+    def paused(self) -> bool:
+        """Whether a user has to decide what happens next."""
+        return self in {UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED}
+
 
 class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The latest update of a service."""
@@ -143,9 +158,11 @@ class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
 
 
 class Service(Stored, frozen=True, kw_only=True, gc=False):
-    """A service. ``spec_version`` is the index at which its task template or ports last changed.
+    """A service.
 
-    A task is up to date when it carries the same ``spec_version``.
+    ``spec_version`` is the index at which its tasks' template last changed, or its latest update or
+    rollback began: a task that carries it was made by that update. A task is up to date when it is
+    what would be made now (:mod:`swarmlet.control.template`).
     ``registry_auth`` is the client's ``X-Registry-Auth``, passed on to pulls; "" for none.
     """
 

@@ -197,10 +197,10 @@ def _update(at: str, config: UpdateConfig | None) -> Problems:
 
 
 def service_warnings(spec: ServiceSpec) -> list[str]:
-    """Settings that are kept, and have no effect yet."""
+    """Settings that are kept, and cannot have the effect they ask for."""
     found = chain(
-        _update_warnings("UpdateConfig", spec.update_config),
-        _update_warnings("RollbackConfig", spec.rollback_config),
+        _order_warnings("UpdateConfig", spec.update_config, spec),
+        _order_warnings("RollbackConfig", spec.rollback_config, spec),
         _endpoint_warnings(spec.endpoint_spec),
     )
     return list(found)
@@ -211,26 +211,21 @@ def _endpoint_warnings(endpoint: EndpointSpec | None) -> Iterator[str]:
         yield "EndpointSpec.Mode: dnsrr has no effect yet in swarmlet: DNS does not know services"
 
 
-#: What updates do today, whatever is asked: one task after another, the old one first.
-_EFFECTIVE: Final = {
-    "parallelism": (1,),
-    "delay": (0,),
-    "failure_action": ("", "pause"),
-    "max_failure_ratio": (0,),
-    "order": ("", "stop-first"),
-}
-
-
-def _update_warnings(at: str, config: UpdateConfig | None) -> Iterator[str]:
-    if config is None:
+def _order_warnings(at: str, config: UpdateConfig | None, spec: ServiceSpec) -> Iterator[str]:
+    """Two tasks on one node cannot bind the same port of it."""
+    bound = any(port.publish_mode == "host" and port.published_port for port in spec.ports)
+    if config is None or config.order != "start-first" or not bound:
         return
-    for field, effective in _EFFECTIVE.items():
-        value = getattr(config, field)
-        if value not in effective:
-            yield (
-                f"{at}.{api_name(config, field)}: {value} has no effect yet in swarmlet; "
-                "tasks are replaced one at a time, stop first"
-            )
+    if spec.is_global:
+        yield (
+            f"{at}.Order: start-first is not possible where a task binds a port of its node; "
+            "the tasks of this global service are replaced stop-first"
+        )
+    else:
+        yield (
+            f"{at}.Order: start-first needs a node where the published ports are free; "
+            "while there is none, an update waits"
+        )
 
 
 # --- node and cluster ---------------------------------------------------------------------------

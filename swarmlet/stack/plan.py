@@ -80,6 +80,9 @@ class _Service:
             "TaskTemplate": self._template(image),
             "Mode": self._mode(),
         }
+        for key, name in (("update_config", "UpdateConfig"), ("rollback_config", "RollbackConfig")):
+            if key in self.deploy:
+                spec[name] = self._update(key)
         ports = self._ports()
         if ports:
             spec["EndpointSpec"] = {"Ports": ports}
@@ -262,6 +265,26 @@ class _Service:
                 "Window": self._read(fields, "window", f"{path}.window", quantities.duration),
             }
         )
+
+    def _update(self, key: str) -> Json:
+        """How tasks are replaced: one at a time unless it says otherwise, as in Docker."""
+        fields, path = self._sub(self.deploy, key), f"deploy.{key}"
+        words = {
+            name: fields[one].text
+            for one, name in (("failure_action", "FailureAction"), ("order", "Order"))
+            if one in fields
+        }
+        given = {
+            "Parallelism": self._read(
+                fields, "parallelism", f"{path}.parallelism", quantities.count
+            ),
+            "Delay": self._read(fields, "delay", f"{path}.delay", quantities.duration),
+            "Monitor": self._read(fields, "monitor", f"{path}.monitor", quantities.duration),
+            "MaxFailureRatio": self._read(
+                fields, "max_failure_ratio", f"{path}.max_failure_ratio", quantities.ratio
+            ),
+        }
+        return {"Parallelism": 1, **words} | {k: v for k, v in given.items() if v is not None}
 
     def _placement(self) -> Json:
         fields = self._sub(self.deploy, "placement")

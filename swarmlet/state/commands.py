@@ -24,8 +24,9 @@ from swarmlet.model.objects import (
 )
 from swarmlet.model.specs import Role
 
-#: Version of the commands' form. A new optional field does not change it; anything else does.
-FORMAT: Final = 1
+#: Version of the commands' form and meaning. A new optional field does not change it; anything
+#: else does. 2: tasks carry when they came up and ended, a begun update is a new spec version.
+FORMAT: Final = 2
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True, omit_defaults=True):
@@ -123,6 +124,7 @@ class TaskChange(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     desired: TaskState | None = None
     node_id: str | None = None
     status: TaskStatus | None = None
+    late_at: Instant | None = None
 
 
 class ChangeTasks(Command, frozen=True, kw_only=True, gc=False):

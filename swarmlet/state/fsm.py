@@ -113,7 +113,7 @@ def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
         )
     fields = _stamped(store, new, old, at)
     fields["spec_version"] = store.index
-    if old is not None and not _restarts(old, new):
+    if old is not None and not _restarts(old, new) and not _begins(old, new):
         fields["spec_version"] = old.spec_version
     store.put_service(replace(new, **fields))
     return None
@@ -126,6 +126,14 @@ def _restarts(old: Service, new: Service) -> bool:
         or old.spec.networks != new.spec.networks
         or old.spec.ports != new.spec.ports
     )
+
+
+def _begins(old: Service, new: Service) -> bool:
+    """Whether an update or a rollback begins, if only to go on with one that was paused."""
+    before, after = old.update_status, new.update_status
+    if after is None or not after.state.in_progress:
+        return False
+    return before is None or (before.state, before.started_at) != (after.state, after.started_at)
 
 
 def _set_update_status(store: Store, command: SetUpdateStatus, at: Instant) -> Outcome:
@@ -194,6 +202,8 @@ def _decided(store: Store, task: Task, change: TaskChange) -> dict[str, Any]:
         return fields  # the status belongs to the placement, which came too late
     if change.node_id is not None:
         fields["node_id"] = change.node_id
+    if change.late_at is not None:
+        fields["late_at"] = task.late_at or change.late_at
     status = change.status
     if status is not None and (status.state < TaskState.ASSIGNED or change.node_id or task.node_id):
         fields["status"] = _forward(task.status, status)
@@ -211,8 +221,9 @@ def _report_tasks(store: Store, command: ReportTasks, at: Instant) -> Outcome:
         if task is None or task.node_id != command.node_id:
             continue
         # A node's clock may run ahead; restart windows count in the managers' time.
-        status = replace(report.status, at=min(report.status.at, at))
-        _set(store, task, at, status=_forward(task.status, status))
+        status = _forward(task.status, replace(report.status, at=min(report.status.at, at)))
+        in_time = status != task.status and task.late_at > at
+        _set(store, task, at, status=status, late_at=Instant(0) if in_time else task.late_at)
     return None
 
 
@@ -249,10 +260,13 @@ def _settled(task: Task, at: Instant) -> Task:
     Nobody wants a task that has ended; one that no agent has seen ends when nobody wants it.
     """
     if task.status.state.ended:
-        return replace(task, desired=max(task.desired, TaskState.SHUTDOWN))
+        ended_at = task.ended_at or at
+        return replace(task, desired=max(task.desired, TaskState.SHUTDOWN), ended_at=ended_at)
     if task.desired >= TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
         never = TaskStatus(state=TaskState.SHUTDOWN, at=at, message="shut down before it started")
-        return replace(task, status=never)
+        return replace(task, status=never, ended_at=at)
+    if task.status.state is TaskState.RUNNING and not task.running_at:
+        return replace(task, running_at=at)
     return task
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from itertools import count
 
+from swarmlet.api.services import rolled_back, updated
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import enforcer, orchestrator, reaper, scheduler
 from swarmlet.control.decision import Decision
@@ -35,6 +36,7 @@ from swarmlet.model.specs import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateConfig,
 )
 from swarmlet.state import fsm
 from swarmlet.state.commands import (
@@ -89,6 +91,8 @@ def a_service(
     cpus: float = 0,
     ports: tuple[PortConfig, ...] = (),
     labels: dict[str, str] | None = None,
+    update: UpdateConfig | None = None,
+    rollback: UpdateConfig | None = None,
 ) -> Service:
     """A service; ``replicas`` None makes it global."""
     mode = ServiceMode(replicated=Replicated(replicas=replicas))
@@ -109,6 +113,8 @@ def a_service(
             task_template=template,
             labels=labels or {},
             endpoint_spec=EndpointSpec(ports=ports) if ports else None,
+            update_config=update,
+            rollback_config=rollback,
         ),
     )
 
@@ -119,6 +125,8 @@ class World:
     def __init__(self) -> None:
         self.store = Store()
         self.now = START
+        #: How far tasks of an image get, where they do not simply run.
+        self.fates: dict[str, TaskState] = {}
         self._ids = count()
 
     def new_id(self) -> str:
@@ -145,6 +153,22 @@ class World:
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=self.now) if updating else None
         new = Service(id=service.id, spec=service.spec, update_status=status)
         self.ok(PutService(service=new, expect=old.version if old else 0))
+
+    def update(self, service: Service) -> None:
+        """Update a service as the API does."""
+        old = self.found(service.id)
+        new = updated(old, service.spec, self.store, self.now)
+        self.ok(PutService(service=new, expect=old.version))
+
+    def roll_back(self, service_id: str = "web") -> None:
+        """Go back to the previous spec as the API does."""
+        old = self.found(service_id)
+        self.ok(PutService(service=rolled_back(old, self.now), expect=old.version))
+
+    def found(self, service_id: str = "web") -> Service:
+        service = self.store.service(service_id)
+        assert service is not None
+        return service
 
     def node_state(self, node_id: str, state: NodeState) -> None:
         status = NodeStatus(state=state, addr="10.0.0.1")
@@ -206,9 +230,22 @@ class World:
             living = node is not None and node.status.state is NodeState.READY
             if not living or task.status.state.ended or task.status.state < TaskState.ASSIGNED:
                 continue
-            wanted = min(task.desired, TaskState.SHUTDOWN)
-            if task.status.state < wanted:
-                self.report(task.id, wanted)
+            goal = self.goal(task)
+            if task.status.state < goal:
+                self.report(task.id, goal)
+
+    def goal(self, task: Task) -> TaskState:
+        """Where the agent of a task brings it next."""
+        fate = self.fate(task)
+        if task.desired > TaskState.RUNNING:
+            return TaskState.SHUTDOWN
+        if task.desired is TaskState.READY and fate is not TaskState.REJECTED:
+            return min(fate, TaskState.READY)
+        return fate
+
+    def fate(self, task: Task) -> TaskState:
+        """How far a task gets when it is let go."""
+        return self.fates.get(task.spec.container.image, TaskState.RUNNING)
 
     def run(self, *, rounds: int = 60) -> None:
         """Loops and obedient agents until the cluster is at rest."""
@@ -219,6 +256,28 @@ class World:
             if self.store.index == before:
                 return
         raise AssertionError("the cluster never comes to rest")
+
+    def finish(self, service_id: str = "web", *, rounds: int = 300) -> UpdateStatus:
+        """Loops, agents and time until no update is in progress; how it ended."""
+        for _ in range(rounds):
+            status = self.found(service_id).update_status
+            assert status is not None
+            if not status.state.in_progress:
+                self.settle()
+                return status
+            before = self.store.index
+            self.settle()
+            self.obey()
+            if self.store.index == before:
+                self.wait()
+        raise AssertionError("the update never ends")
+
+    def wait(self) -> None:
+        """Let time pass until something is due."""
+        due = min((at for decide in self.deciders() if (at := decide().wake_at)), default=None)
+        assert due is not None, "nothing will ever happen again"
+        assert due > self.now
+        self.now = due
 
     def pass_time(self, seconds: float) -> None:
         self.now = Instant(self.now + int(seconds * SECOND))

@@ -150,6 +150,28 @@ def test_a_service_under_update_has_the_recorded_form() -> None:
     assert shapes.service(service)["UpdateStatus"].keys() == real["UpdateStatus"].keys()
 
 
+def test_every_recorded_state_of_an_update_has_its_form_and_words() -> None:
+    seen = set()
+    for real in (s["UpdateStatus"] for s in recorded("services") if "UpdateStatus" in s):
+        ended = Instant(2 if "CompletedAt" in real else 0)
+        status = UpdateStatus(
+            state=UpdateState(real["State"]),
+            started_at=Instant(1),
+            completed_at=ended,
+            message=real["Message"],
+        )
+        shown = shapes.service(Service(id="s", spec=ServiceSpec(), update_status=status))
+        assert form(shown["UpdateStatus"]) == form(real)
+        assert bool(ended) == (not status.state.in_progress)
+        seen.add((real["State"], real["Message"]))
+    assert seen == {
+        ("updating", "update in progress"),
+        ("completed", "update completed"),
+        ("rollback_started", "manually requested rollback"),
+        ("rollback_completed", "rollback completed"),
+    }
+
+
 def test_insert_defaults_fills_what_the_engine_fills() -> None:
     path = TRACES / "21-service-inspect-pretty.jsonl"
     calls = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]

@@ -24,6 +24,7 @@ from swarmlet.model.specs import (
     PortConfig,
     RestartPolicy,
     Role,
+    UpdateConfig,
 )
 from swarmlet.state.commands import (
     AnyCommand,
@@ -90,6 +91,13 @@ nodes = st.builds(
     labels=labels,
     cpus=st.sampled_from([1, 2, 8]),
 )
+update_configs = st.builds(
+    UpdateConfig,
+    parallelism=st.sampled_from([0, 1, 2]),
+    delay=st.sampled_from([0, 30 * SECOND]),
+    failure_action=st.sampled_from(["", "continue", "rollback"]),
+    order=st.sampled_from(["", "start-first"]),
+)
 services = st.builds(
     a_service,
     service_ids,
@@ -100,6 +108,7 @@ services = st.builds(
     cpus=st.sampled_from([0, 0.5, 2]),
     ports=host_ports,
     labels=labels,
+    update=st.none() | update_configs,
 )
 update_statuses = st.builds(UpdateStatus, state=st.sampled_from(UpdateState), started_at=instants)
 clusters = st.builds(
@@ -115,9 +124,15 @@ clusters = st.builds(
     tokens=st.just(JoinTokens(worker="w", manager="m")),
 )
 updating = st.builds(
-    lambda service, status: msgspec.structs.replace(service, update_status=status),
+    lambda service, status, image: msgspec.structs.replace(
+        service,
+        update_status=status,
+        previous_spec=image
+        and a_service(service.id, replicas=service.spec.replicas, image=image).spec,
+    ),
     services,
     st.none() | update_statuses,
+    st.sampled_from([None, "a", "c"]),
 )
 new_tasks = st.builds(
     NewTask,
@@ -133,6 +148,7 @@ task_changes = st.builds(
     desired=desired,
     node_id=st.none() | node_ids,
     status=st.none() | statuses,
+    late_at=st.none() | instants,
 )
 node_changes = st.builds(
     NodeChange,

@@ -6,12 +6,13 @@ from urllib.parse import quote
 import msgspec
 import pytest
 import trio
+from msgspec.structs import replace
 from swarmlet.api import wording
 from swarmlet.api.backend import LocalState
 from swarmlet.api.server import Api
-from swarmlet.model.objects import NodeState, NodeStatus, Service, TaskState
+from swarmlet.model.objects import NodeState, NodeStatus, Service, TaskState, UpdateState
 from swarmlet.model.specs import Availability, Role
-from swarmlet.state.commands import ChangeNodes, NodeChange
+from swarmlet.state.commands import ChangeNodes, NodeChange, SetUpdateStatus
 
 from tests.fakes.backend import FakeBackend
 from tests.unit.api.http_client import Reply, ask
@@ -312,14 +313,51 @@ async def test_a_body_beyond_bounds_is_refused(api: Api) -> None:
     assert reply.status == 413
 
 
-async def test_kept_settings_without_effect_are_warned_of(api: Api) -> None:
-    body = spec(UpdateConfig={"Parallelism": 4, "Order": "start-first"})
+async def test_how_to_update_is_kept_as_it_was_said(api: Api) -> None:
+    config = {
+        "Parallelism": 4,
+        "Delay": 1,
+        "FailureAction": "rollback",
+        "Monitor": 2,
+        "MaxFailureRatio": 0.5,
+        "Order": "start-first",
+    }
+    body = spec(UpdateConfig=config, RollbackConfig={**config, "FailureAction": "continue"})
     reply = await ask(api, "POST", "/services/create", body)
     assert isinstance(reply.json, dict)
-    assert [w.partition(" ")[0] for w in reply.json["Warnings"]] == [
-        "UpdateConfig.Parallelism:",
-        "UpdateConfig.Order:",
-    ]
+    assert "Warnings" not in reply.json
+    shown = (await get(api, "/services/web"))["Spec"]
+    assert shown["UpdateConfig"] == config
+    assert shown["RollbackConfig"] == {**config, "FailureAction": "continue"}
+
+
+async def test_any_update_goes_on_with_a_paused_one(api: Api, backend: FakeBackend) -> None:
+    await create(api)
+    backend.works = False
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"])))
+    found = service(backend)
+    assert found.update_status is not None
+    stopped = replace(found.update_status, state=UpdateState.PAUSED, message="update paused")
+    backend.apply(SetUpdateStatus(id=found.id, expect=found.version, update_status=stopped))
+    shown = await get(api, "/services/web")
+    assert shown["UpdateStatus"]["State"] == "paused"
+    assert "CompletedAt" not in shown["UpdateStatus"]
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"]), Labels={"a": "b"}))
+    status = (await get(api, "/services/web"))["UpdateStatus"]
+    assert (status["State"], status["Message"]) == ("updating", "update in progress")
+
+
+async def test_a_task_is_up_to_date_when_it_is_what_would_be_made_now(
+    api: Api, backend: FakeBackend
+) -> None:
+    """After a change and back, though its version is another."""
+    await create(api)
+    backend.works = False
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"])))
+    current = {"service": {"web": True}, "_up-to-date": {"true": True}}
+    assert await get(api, "/tasks", **current) == []
+    await update(api, "web", SPEC)
+    assert len(await get(api, "/tasks", **current)) == 2
 
 
 async def test_insert_defaults_shows_what_is_left_open(api: Api) -> None:

@@ -161,15 +161,26 @@ def test_an_update_keeps_name_and_mode() -> None:
 
 
 def test_settings_without_effect_are_warned_of() -> None:
-    config = {"Parallelism": 0, "Delay": 5, "FailureAction": "rollback", "Order": "start-first"}
-    spec = service(UpdateConfig=config, EndpointSpec={"Mode": "dnsrr"})
-    assert [w.partition(":")[0] for w in service_warnings(spec)] == [
-        "UpdateConfig.Parallelism",
-        "UpdateConfig.Delay",
-        "UpdateConfig.FailureAction",
-        "UpdateConfig.Order",
-        "EndpointSpec.Mode",
-    ]
+    spec = service(EndpointSpec={"Mode": "dnsrr"})
+    assert [w.partition(":")[0] for w in service_warnings(spec)] == ["EndpointSpec.Mode"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [({"Global": {}}, "are replaced stop-first"), ({"Replicated": {}}, "an update waits")],
+)
+def test_start_first_with_host_ports_is_warned_of(mode: object, words: str) -> None:
+    port = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
+    spec = service(
+        Mode=mode,
+        UpdateConfig={"Order": "start-first"},
+        RollbackConfig={"Order": "stop-first"},
+        EndpointSpec={"Ports": [port]},
+    )
+    (warning,) = service_warnings(spec)
+    assert warning.startswith("UpdateConfig.Order: start-first")
+    assert warning.endswith(words)
+    assert service_warnings(service(Mode=mode, UpdateConfig={"Order": "start-first"})) == []
 
 
 @pytest.mark.parametrize(

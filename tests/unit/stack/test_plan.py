@@ -116,8 +116,21 @@ services:
         constraints: [node.role == worker]
         preferences: [{spread: node.labels.zone}]
         max_replicas_per_node: 2
+      update_config: {parallelism: 0, delay: 10s, order: start-first, failure_action: rollback}
+      rollback_config: {monitor: 1m, max_failure_ratio: 0.25}
 """
     )
+    assert spec["UpdateConfig"] == {
+        "Parallelism": 0,
+        "Delay": 10_000_000_000,
+        "FailureAction": "rollback",
+        "Order": "start-first",
+    }
+    assert spec["RollbackConfig"] == {
+        "Parallelism": 1,
+        "Monitor": 60_000_000_000,
+        "MaxFailureRatio": 0.25,
+    }
     assert spec["Mode"] == {"Replicated": {"Replicas": 3}}
     assert spec["Labels"]["a"] == "b"
     assert spec["EndpointSpec"]["Ports"][0]["PublishMode"] == "host"
