@@ -5,6 +5,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
+from swarmlet.api.attachments import with_network_ids
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_service
@@ -31,7 +32,7 @@ async def listing(call: Call) -> Answer:
     wanted = filters.parse(call.query.get("filters", ""), filters.SERVICE_FILTERS)
     view = await fresh_view(call)
     found = sorted(filters.services(view, wanted), key=lambda s: s.id)
-    shaped = [shapes.service(service) for service in found]
+    shaped = [shapes.service(service, view) for service in found]
     if call.flag("status"):
         for service, shape in zip(found, shaped, strict=True):
             shape["ServiceStatus"] = shapes.service_status(service, view)
@@ -40,8 +41,9 @@ async def listing(call: Call) -> Answer:
 
 async def inspect(call: Call) -> Answer:
     """``GET /services/{id}``."""
-    service = find_service(await fresh_view(call), call.params["id"])
-    return Answer(shapes.service(service, with_defaults=call.flag("insertDefaults")))
+    view = await fresh_view(call)
+    service = find_service(view, call.params["id"])
+    return Answer(shapes.service(service, view, with_defaults=call.flag("insertDefaults")))
 
 
 async def create(call: Call) -> Answer:
@@ -50,6 +52,7 @@ async def create(call: Call) -> Answer:
     backend.view()  # a node that is no manager says so before anything else
     spec = await call.body(ServiceSpec)
     refuse(problems(spec))
+    spec = await with_network_ids(call, spec)
     service = Service(
         id=backend.new_id(), spec=shapes.accepted(spec), registry_auth=_registry_auth(call)
     )
@@ -73,6 +76,8 @@ async def update(call: Call) -> Answer:
         spec, changed = service.spec, rolled_back(service, call.backend.now())
     else:
         refuse(problems(given) + service_change_problems(service.spec, given))
+        given = await with_network_ids(call, given)
+        view = call.backend.view()
         spec, changed = given, updated(service, shapes.accepted(given), view, call.backend.now())
         changed = replace(changed, registry_auth=_auth_of_update(call, service))
     await call.backend.propose(PutService(service=changed, expect=version))
@@ -109,7 +114,10 @@ def _status_of_update(
     old = service.spec
     changed = (old.task_template, old.ports) != (spec.task_template, spec.ports)
     template = Template(view, replace(service, spec=spec, spec_version=_NONE))
-    outdated = not all(template.fits(task) for task in view.wanted_tasks(service.id))
+    wanted = list(view.wanted_tasks(service.id))
+    # What ports and addresses the service will have is only known once the change is written.
+    moved = (old.networks, old.ports) != (spec.networks, spec.ports)
+    outdated = bool(wanted) and (moved or not all(template.fits(task) for task in wanted))
     running = service.update_status if in_progress(service) else None
     if outdated and (changed or running is None):
         return UpdateStatus(

@@ -47,6 +47,8 @@ class Many(NamedTuple):
     short: str = ""
     #: Reads what ``-rm`` is given, for items that are not named by the key itself.
     rm: Callable[[str], str] = str
+    #: What of an item ``-rm`` names, where that is less than its key.
+    rm_key: Callable[[Json], str] | None = None
 
 
 def _time(flag: str, path: tuple[str, ...], help_: str) -> Scalar:
@@ -129,7 +131,10 @@ MANY: Final = (
     Many("--mount", (*CONTAINER, "Mounts"), values.mount, values.mount_target, "OPTIONS",
          "type=volume|bind|tmpfs,source=…,target=…[,readonly]."),
     Many("--publish", ("EndpointSpec", "Ports"), values.port, values.port_key, "OPTIONS",
-         "published=8080,target=80,mode=host (or 8080:80).", short="-p", rm=values.port_rm),
+         "published=8080,target=80,mode=host (or 8080:80).", short="-p", rm=values.port_rm,
+         rm_key=values.port_target),
+    Many("--network", ("TaskTemplate", "Networks"), values.network, values.network_target,
+         "NAME", "Network to join (or name=NAME,alias=OTHER)."),
     Many("--cap-add", (*CONTAINER, "CapabilityAdd"), values.capability, str, "NAME",
          "Capability to add."),
     Many("--cap-drop", (*CONTAINER, "CapabilityDrop"), values.capability, str, "NAME",

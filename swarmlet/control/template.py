@@ -39,18 +39,25 @@ class Template:
     def _is_same(self, task: Task) -> bool:
         version = task.spec_version
         if version not in self._same:
-            spec = self._service.spec
-            self._same[version] = task.spec == spec.task_template and task.ports == spec.ports
+            same = task.spec == self._service.spec.task_template
+            self._same[version] = same and self._is_placed_alike(task)
         return self._same[version]
 
     def _is_alike(self, task: Task) -> bool:
         version = task.spec_version
         if version not in self._alike:
-            spec = self._service.spec
-            self._alike[version] = task.ports == spec.ports and _anywhere(task.spec) == _anywhere(
-                spec.task_template
-            )
+            wanted = _anywhere(self._service.spec.task_template)
+            self._alike[version] = _anywhere(task.spec) == wanted and self._is_placed_alike(task)
         return self._alike[version]
+
+    def _is_placed_alike(self, task: Task) -> bool:
+        """Whether it has the service's ports, and is in its networks."""
+        service = self._service
+        return task.ports == service.ports and _networks(task) == _networks(service)
+
+
+def _networks(of: Task | Service) -> set[tuple[str, tuple[str, ...]]]:
+    return {(place.network_id, place.aliases) for place in of.attachments}
 
 
 def _anywhere(spec: TaskSpec) -> TaskSpec:

@@ -163,7 +163,7 @@ class EngineGate:
         """What the engine speaks; asked once for each life of the engine that is noticed."""
         if self._versions is None:
             ping = await self._ping()
-            answer = await self._ask("/version", _ANSWER_SECONDS)
+            answer = await self.ask("GET", "/version", seconds=_ANSWER_SECONDS)
             told = msgspec.json.decode(answer.body, type=_Version)
             self._versions = EngineVersions(
                 oldest=parse_version(told.MinAPIVersion),
@@ -178,24 +178,26 @@ class EngineGate:
         Raises EngineUnavailable, or EngineError for a status >= 400.
         """
         await self._ping()
-        return await self._ask(target, _ANSWER_SECONDS)
+        return await self.ask("GET", target, seconds=_ANSWER_SECONDS)
 
     async def _ping(self) -> EngineAnswer:
-        return await self._ask("/_ping", _PING_SECONDS)
+        return await self.ask("GET", "/_ping", seconds=_PING_SECONDS)
 
-    async def _ask(self, target: str, seconds: float) -> EngineAnswer:
+    async def ask(self, method: str, target: str, *, seconds: float) -> EngineAnswer:
+        """Ask without a body. Raises EngineUnavailable, or EngineError for a status >= 400."""
         with trio.move_on_after(seconds):
-            answer = await self._get(target)
+            answer = await self._ask(method, target)
             if answer.status >= 400:
                 raise EngineError(_message(answer), status=answer.status)
             return answer
         raise EngineUnavailable(f"the Docker Engine did not answer within {seconds:g} s")
 
-    async def _get(self, target: str) -> EngineAnswer:
+    async def _ask(self, method: str, target: str) -> EngineAnswer:
         tunnel = await self.open()
         try:
+            length = [] if method == "GET" else [("Content-Length", "0")]
             await tunnel.send(
-                h11.Request(method="GET", target=target, headers=[("Host", "docker")])
+                h11.Request(method=method, target=target, headers=[("Host", "docker"), *length])
             )
             await tunnel.send(h11.EndOfMessage())
             return await _whole(tunnel)

@@ -14,6 +14,7 @@ from swarmlet.clock import Instant
 from swarmlet.errors import Damaged
 from swarmlet.model.objects import (
     Cluster,
+    Network,
     Node,
     NodeDescription,
     NodeStatus,
@@ -25,7 +26,8 @@ from swarmlet.model.objects import (
 from swarmlet.model.specs import Role
 
 #: Version of the commands' form and meaning. A new optional field does not change it; anything
-#: else does. 2: tasks carry when they came up and ended, a begun update is a new spec version.
+#: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written;
+#: tasks carry when they came up and ended, a begun update is a new spec version.
 FORMAT: Final = 2
 
 
@@ -91,6 +93,23 @@ class SetUpdateStatus(Command, frozen=True, kw_only=True, gc=False):
 
 class DeleteService(Command, frozen=True, kw_only=True, gc=False):
     """Remove a service; its tasks are asked to go."""
+
+    id: str
+
+
+class PutNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Create a network. Its name must be free.
+
+    Without a subnet it gets the first free one of the cluster's pools that overlaps none of
+    ``avoid`` (what the hosts themselves route).
+    """
+
+    network: Network
+    avoid: tuple[str, ...] = ()
+
+
+class DeleteNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Remove a network that nobody uses."""
 
     id: str
 
@@ -161,6 +180,8 @@ AnyCommand = (
     | PutService
     | SetUpdateStatus
     | DeleteService
+    | PutNetwork
+    | DeleteNetwork
     | CreateTasks
     | ChangeTasks
     | ReportTasks

@@ -14,18 +14,21 @@ from msgspec.structs import replace
 from swarmlet.clock import Instant
 from swarmlet.errors import AlreadyExists, NotFound, OutOfSequence
 from swarmlet.model.objects import Service, Stored, Task, TaskState, TaskStatus
+from swarmlet.state import endpoints
 from swarmlet.state.commands import (
     AnyCommand,
     Batch,
     ChangeNodes,
     ChangeTasks,
     CreateTasks,
+    DeleteNetwork,
     DeleteNode,
     DeleteService,
     DeleteTasks,
     NewTask,
     Outcome,
     PutCluster,
+    PutNetwork,
     PutNode,
     PutService,
     Refusal,
@@ -40,7 +43,7 @@ _STALE: Final = Refusal(OutOfSequence.code, OutOfSequence().message)
 
 def apply(store: Store, batch: Batch, index: int) -> list[Outcome]:
     """Apply the commands of one log entry in order. Returns an outcome for each."""
-    store.index = index
+    store.index, store.at = index, batch.at
     return [_HANDLERS[type(command)](store, command, batch.at) for command in batch.commands]
 
 
@@ -66,7 +69,9 @@ def _put_node(store: Store, command: PutNode, at: Instant) -> Outcome:
     old = store.node(command.node.id)
     if not _fits(old, command.expect):
         return _STALE
-    store.put_node(replace(command.node, **_stamped(store, command.node, old, at)))
+    fields = _stamped(store, command.node, old, at)
+    fields["number"] = old.number if old is not None else endpoints.free_number(store)
+    store.put_node(replace(command.node, **fields))
     return None
 
 
@@ -111,7 +116,11 @@ def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
             "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
             f"service {new.spec.name} already exists",
         )
+    endpoint = endpoints.give(store, new, old)
+    if isinstance(endpoint, Refusal):
+        return endpoint
     fields = _stamped(store, new, old, at)
+    fields["attachments"], fields["ports"] = endpoint
     fields["spec_version"] = store.index
     if old is not None and not _restarts(old, new) and not _begins(old, new):
         fields["spec_version"] = old.spec_version
@@ -155,6 +164,22 @@ def _delete_service(store: Store, command: DeleteService, at: Instant) -> Outcom
     return None
 
 
+def _put_network(store: Store, command: PutNetwork, at: Instant) -> Outcome:
+    network = endpoints.settle_network(store, command.network, command.avoid)
+    if isinstance(network, Refusal):
+        return network
+    store.put_network(replace(network, **_stamped(store, network, None, at)))
+    return None
+
+
+def _delete_network(store: Store, command: DeleteNetwork, at: Instant) -> Outcome:
+    del at
+    refusal = endpoints.network_in_use(store, command.id)
+    if refusal is None:
+        store.delete_network(command.id)
+    return refusal
+
+
 def _create_tasks(store: Store, command: CreateTasks, at: Instant) -> Outcome:
     service = store.service(command.service_id)
     if service is None or service.spec_version != command.spec_version:
@@ -178,7 +203,8 @@ def _task_of(store: Store, service: Service, new: NewTask, at: Instant) -> Task:
         node_id=new.node_id,
         spec=service.spec.task_template,
         spec_version=service.spec_version,
-        ports=service.spec.ports,
+        ports=service.ports,
+        attachments=endpoints.of_task(service),
         status=TaskStatus(state=TaskState.PENDING, at=at, message="pending task scheduling"),
         desired=new.desired,
         not_before=new.not_before,
@@ -200,11 +226,14 @@ def _decided(store: Store, task: Task, change: TaskChange) -> dict[str, Any]:
         fields["desired"] = change.desired
     if change.node_id is not None and not _may_place(store, task, change.node_id):
         return fields  # the status belongs to the placement, which came too late
-    if change.node_id is not None:
-        fields["node_id"] = change.node_id
     if change.late_at is not None:
         fields["late_at"] = task.late_at or change.late_at
     status = change.status
+    if change.node_id is not None:
+        attachments = endpoints.address(store, task)
+        if isinstance(attachments, TaskStatus):  # it waits, and says for what
+            return {**fields, "status": attachments}
+        fields |= {"node_id": change.node_id, "attachments": attachments}
     if status is not None and (status.state < TaskState.ASSIGNED or change.node_id or task.node_id):
         fields["status"] = _forward(task.status, status)
     return fields
@@ -278,6 +307,8 @@ _HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]
     PutService: _put_service,
     SetUpdateStatus: _set_update_status,
     DeleteService: _delete_service,
+    PutNetwork: _put_network,
+    DeleteNetwork: _delete_network,
     CreateTasks: _create_tasks,
     ChangeTasks: _change_tasks,
     ReportTasks: _report_tasks,

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Literal
 
 from swarmlet.api.services import rolled_back, updated
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import enforcer, orchestrator, reaper, scheduler
 from swarmlet.control.decision import Decision
+from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
 from swarmlet.model.objects import (
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -24,6 +27,7 @@ from swarmlet.model.specs import (
     ContainerSpec,
     EndpointSpec,
     Global,
+    NetworkAttachment,
     NodeSpec,
     Placement,
     Platform,
@@ -44,6 +48,7 @@ from swarmlet.state.commands import (
     ChangeNodes,
     NodeChange,
     Outcome,
+    PutNetwork,
     PutNode,
     PutService,
     ReportTasks,
@@ -81,6 +86,13 @@ def a_node(
     )
 
 
+def a_network(name: str = "net", *, subnet: str = "", ip_range: str = "") -> Network:
+    """A network; its identifier is its name with ``id-`` before it."""
+    asked = Ipam(config=(IpamConfig(subnet=subnet, ip_range=ip_range),)) if subnet else None
+    spec = NetworkSpec(name=name, ipam=asked, ingress=name == "ingress")
+    return Network(id=f"id-{name}", spec=spec)
+
+
 def a_service(
     service_id: str = "web",
     *,
@@ -91,6 +103,8 @@ def a_service(
     cpus: float = 0,
     ports: tuple[PortConfig, ...] = (),
     labels: dict[str, str] | None = None,
+    networks: tuple[str, ...] = (),
+    endpoint: Literal["", "vip", "dnsrr"] = "",
     update: UpdateConfig | None = None,
     rollback: UpdateConfig | None = None,
 ) -> Service:
@@ -104,6 +118,7 @@ def a_service(
         restart_policy=restart,
         placement=placement,
         resources=ResourceRequirements(reservations=reserved) if reserved else None,
+        networks=tuple(NetworkAttachment(target=target) for target in networks),
     )
     return Service(
         id=service_id,
@@ -112,7 +127,7 @@ def a_service(
             mode=mode,
             task_template=template,
             labels=labels or {},
-            endpoint_spec=EndpointSpec(ports=ports) if ports else None,
+            endpoint_spec=EndpointSpec(mode=endpoint, ports=ports) if ports or endpoint else None,
             update_config=update,
             rollback_config=rollback,
         ),
@@ -153,6 +168,10 @@ class World:
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=self.now) if updating else None
         new = Service(id=service.id, spec=service.spec, update_status=status)
         self.ok(PutService(service=new, expect=old.version if old else 0))
+
+    def networks(self, *networks: Network, avoid: tuple[str, ...] = ()) -> None:
+        """Create networks."""
+        self.ok(*(PutNetwork(network=network, avoid=avoid) for network in networks))
 
     def update(self, service: Service) -> None:
         """Update a service as the API does."""

@@ -102,11 +102,29 @@ async def test_init_takes_what_the_stock_client_sends(api: Api, backend: FakeBac
     assert (await ask(api, "POST", "/swarm/init", body)).json == backend.local().node_id
 
 
+async def test_init_takes_where_networks_get_their_addresses(
+    api: Api, backend: FakeBackend
+) -> None:
+    backend.become(LocalState(state="inactive"))
+    backend.store = FakeBackend(active=False).store
+    body = {"DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": 26, "DataPathPort": 7789}
+    assert (await ask(api, "POST", "/swarm/init", body)).status == 200
+    for shown in (await get(api, "/swarm"), (await get(api, "/info"))["Swarm"]["Cluster"]):
+        assert {key: shown[key] for key in body} == body
+    assert (await get(api, "/networks/ingress"))["IPAM"]["Config"][0]["Subnet"] == "10.20.0.0/26"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
         ("init", {"AutoLockManagers": True}, 501, "autolock"),
-        ("init", {"DataPathPort": 4000}, 501, "overlay"),
+        ("init", {"DataPathAddr": "10.0.0.1"}, 501, "DataPathAddr"),
+        ("init", {"DataPathPort": 80}, 400, "Datapath port should be between 1024 and 49151"),
+        ("init", {"SubnetSize": 30}, 400, "subnet size is out of range: 30"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0/25"]}, 400, "Subnet size is too small for pool"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0"]}, 400, "invalid CIDR address: 10.0.0.0"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0/8", "10.1.0.0/16"]}, 400, "overlap"),
+        ("join", {"DataPathAddr": "10.0.0.1"}, 501, "DataPathAddr"),
         ("init", {"Availability": "maybe"}, 400, 'invalid Availability: "maybe"'),
         ("init", {"Spec": {"CAConfig": {"NodeCertExpiry": 1}}}, 400, "minimum certificate expiry"),
         ("join", {"RemoteAddrs": []}, 400, "RemoteAddr"),
@@ -273,7 +291,7 @@ async def test_all_problems_come_in_one_message(api: Api) -> None:
     for text in (
         "name must be valid as a DNS name component",
         "TaskTemplate.ContainerSpec.Image: image reference must be provided",
-        "use mode=host",
+        "EndpointSpec.Ports[0].TargetPort",
         "constraint expected one operator from ==, !=",
     ):
         assert text in reply.message

@@ -109,8 +109,16 @@ FLAGS = [
         {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "host", "PublishedPort": 8080}]}}),
     (["-p", "8080:80/udp"], {"EndpointSpec": {"Ports": [
         {"Protocol": "udp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]}}),
+    (["-p", "80-81:80-81", "-p", "8080:80"], {"EndpointSpec": {"Ports": [
+        {"Protocol": "tcp", "TargetPort": t, "PublishedPort": p, "PublishMode": "ingress"}
+        for p, t in ((80, 80), (81, 81), (8080, 80))]}}),
+    (["-p", "target=80-81,mode=host"], {"EndpointSpec": {"Ports": [
+        {"Protocol": "tcp", "TargetPort": t, "PublishMode": "host"} for t in (80, 81)]}}),
+    (["--endpoint-mode", "dnsrr"], {"EndpointSpec": {"Mode": "dnsrr"}}),
+    (["--network", "a", "--network", "name=b,alias=x,alias=y"], "Networks", [
+        {"Target": "a"}, {"Target": "b", "Aliases": ["x", "y"]}]),
 ]  # fmt: skip
-_OUTSIDE = ("Resources", "Placement", "RestartPolicy")
+_OUTSIDE = ("Resources", "Placement", "RestartPolicy", "Networks")
 
 
 @pytest.mark.parametrize("case", FLAGS, ids=lambda case: " ".join(case[0]))

@@ -38,7 +38,7 @@ from swarmlet.state.commands import (
     TaskReport,
 )
 
-from tests.fakes.world import START, World, a_node, a_service
+from tests.fakes.world import START, World, a_network, a_node, a_service
 
 
 @pytest.fixture
@@ -185,9 +185,12 @@ def test_only_what_tasks_are_made_of_changes_the_spec_version(world: World) -> N
     assert spec_version(world) == first
     world.service(a_service(image="app:2"))
     second = spec_version(world)
-    world.service(a_service(image="app:2", ports=(PortConfig(target_port=80),)))
+    world.service(
+        a_service(image="app:2", ports=(PortConfig(target_port=80, publish_mode="host"),))
+    )
     third = spec_version(world)
-    service = a_service(image="app:2", ports=(PortConfig(target_port=80),))
+    service = a_service(image="app:2", ports=(PortConfig(target_port=80, publish_mode="host"),))
+    world.networks(a_network())
     networks = (NetworkAttachment(target="net"),)
     world.service(replace(service, spec=replace(service.spec, networks=networks)))
     assert first < second < third < spec_version(world)
@@ -381,8 +384,8 @@ def test_a_newer_format_stops_the_member() -> None:
     newer = log.encode((), START).replace(b"\x93\x02", b"\x93\x03", 1)
     with pytest.raises(Damaged, match="format 3"):
         log.decode(newer)
-    state = snapshot.freeze(World().store)().replace(b"\x96\x01", b"\x96\x02", 1)
-    with pytest.raises(Damaged, match="format 2"):
+    state = snapshot.freeze(World().store)().replace(b"\x98\x02", b"\x98\x03", 1)
+    with pytest.raises(Damaged, match="format 3"):
         snapshot.thaw(state)
     with pytest.raises(Damaged, match="cannot be read"):
         snapshot.thaw(b"\x00")
