@@ -43,7 +43,7 @@ class Members(SeamedSyncObj):
         self._successor: Peer | None = None
         # Booting counts as hearing the leader: a vote given before the restart may back a lease.
         self._heard = now
-        self.removed = False
+        self._removed_at = 0
 
     @property
     def leads(self) -> bool:
@@ -159,10 +159,15 @@ class Members(SeamedSyncObj):
         known = [self._store.configuration, *self.wal.configurations]
         return max((c.index for c in known if self.me in c.members), default=None)
 
+    @property
+    def removed(self) -> bool:
+        """Whether this member was removed, and not let in again since."""
+        return self._removed_at > (self._member_since() or 0)
+
     def _note_removal(self, index: int, members: tuple[str, ...]) -> None:
         since = self._member_since()
         if self.me not in members and since is not None and since < index:
-            self.removed = True
+            self._removed_at = index
 
     def _tell_if_removed(self, peer: Peer) -> bool:
         current = self.configuration

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from swarmlet.client import Json
+from swarmlet.errors import SwarmletError
 from swarmlet.playground.images import BUSYBOX
 from swarmlet.playground.playground import Wish
 
@@ -243,6 +244,35 @@ def test_a_demoted_leader_hands_over(cluster: Cluster) -> None:
     cluster.docker(other, "node", "promote", leader)
     eventually(lambda: cluster.voters(other) == {"m1", "m2", "m3"}, "it is a manager again")
     eventually(lambda: len(cluster.nodes(leader)) == 5, "it answers")
+
+
+def test_the_leader_is_removed_as_the_readme_says(cluster: Cluster) -> None:
+    """Demote, leave, rm: each as soon as the one before has returned."""
+    leader = cluster.leader()
+    other = cluster.other_managers(leader)[0]
+    cluster.swarmlet(leader, "node", "demote", leader)
+    cluster.swarmlet(leader, "leave")
+    cluster.wait_state(leader, "down", at=other)
+    cluster.swarmlet(other, "node", "rm", leader)
+    assert leader not in cluster.nodes(other)
+    if leader == "m1":
+        join(cluster, "m1", "manager", via=other)  # the fixture asks m1
+
+
+def test_a_manager_without_its_identity_does_not_start_and_loses_nothing(cluster: Cluster) -> None:
+    """With its file back it is the manager that it was."""
+    playground = cluster.playground
+    pem = playground.site.spot("m3").state_dir / "identity" / "node.pem"
+    kept = pem.read_bytes()
+    playground.stop_daemon("m3")
+    pem.unlink()
+    with pytest.raises(SwarmletError) as caught:
+        playground.start_daemon("m3")
+    assert "node.pem" in str(getattr(caught.value, "why", caught.value))
+    pem.write_bytes(kept)
+    playground.start_daemon("m3")
+    cluster.wait_all_ready()
+    assert cluster.voters() == {"m1", "m2", "m3"}
 
 
 def test_the_last_manager_cannot_be_demoted(cluster: Cluster) -> None:

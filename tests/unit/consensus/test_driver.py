@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest import mock
@@ -216,6 +217,22 @@ async def test_a_removed_member_is_told(three: Cluster, autojump_clock: MockCloc
     term = leader.leadership.term
     await trio.sleep(10)
     assert leader.leadership.term == term
+
+
+async def test_a_member_that_was_let_in_again_takes_over(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """The log that it learns tells of its removal too: that was another life, with another disk."""
+    leader = await three.leader()
+    await three.start("d", None)
+    await leader.add_member("d")
+    await leader.remove_member("d")
+    await three.stop("d")
+    shutil.rmtree(three.directory / "d")
+    member = await three.start("d", None)
+    await leader.add_member("d")
+    await leader.transfer_leadership("d")
+    assert (await three.leader()) is member
 
 
 async def test_a_leader_that_removes_itself_hands_over(
