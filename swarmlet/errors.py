@@ -5,7 +5,15 @@ and, where there is one, the way out. Foreign exceptions are mapped to these onc
 where they arise.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: The way out for a manager whose log is not what it was. No backup is: the others count on what it
+#: acknowledged and on how it voted, and an older log knows of neither.
+JOIN_ANEW: Final = (
+    "no copy of its state directory brings this manager back; on another manager: swarmlet node "
+    "demote and swarmlet node rm this node; then here: stop swarmletd, remove its state directory, "
+    "start it, and join again"
+)
 
 
 class SwarmletError(Exception):

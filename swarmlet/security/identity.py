@@ -43,8 +43,8 @@ class IdentityFiles:
         except (ValueError, InvalidInput) as exc:
             raise Damaged(
                 f"{self.node} cannot be read: {exc}",
-                advice="restore it from a backup; or stop swarmletd, remove its state directory, "
-                "start it, and join again",
+                advice="restore this one file from a backup, nothing else; or stop swarmletd, "
+                "remove its state directory, start it, and join again",
             ) from exc
         return Identity(
             subject.node_id, subject.role, subject.cluster_id, key, mark + cert, authority
