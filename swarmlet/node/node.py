@@ -23,6 +23,7 @@ from swarmlet.errors import (
     first_error,
 )
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.specs import NodeSpec
 from swarmlet.node import addresses, founding, joining, leaving, port
@@ -182,9 +183,9 @@ class Node:
     def stale(self) -> str:
         """Why the replica may be behind, or nothing."""
         manager = self._manager()
-        if manager.member.leadership.leader is not None:
-            return ""
-        return manager.proposer.no_quorum().message
+        if manager.member.leadership.leader is None:
+            return manager.proposer.no_quorum().message
+        return manager.proposer.behind()
 
     def manager_health(self) -> dict[str, ManagerHealth]:
         """Managers by node identifier."""
@@ -200,12 +201,12 @@ class Node:
             if status.voter
         }
 
-    async def barrier(self) -> None:
-        """Bring the replica up to now. Raises NoQuorum."""
-        await self._manager().proposer.barrier()
+    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
+        """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind."""
+        await self._manager().proposer.barrier(within=within)
 
     async def propose(self, *commands: AnyCommand) -> None:
-        """Commit commands; raises the first refusal or NoQuorum."""
+        """Commit commands; raises the first refusal, NoQuorum, or OutcomeUnknown."""
         await self._manager().proposer.propose(*commands)
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
