@@ -158,6 +158,18 @@ class EngineError(SwarmletError):
         self.status = status
 
 
+class ForwardingFailed(Unavailable):
+    """The kernel, or a program that speaks to it, refused a part of this node's forwarding."""
+
+    code = "forwarding-failed"
+
+    def __init__(self, what: str, reason: str) -> None:
+        super().__init__(
+            f"{what}: {reason.strip()[:500]}",
+            advice="it is tried again; network doctor shows what is missing",
+        )
+
+
 class Damaged(SwarmletError):
     """Stored state fails its checks; going on would risk the cluster, so the daemon stops."""
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 import trio
+from swarmlet.agent.places import Places
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
 from swarmlet.clock import Seconds, wall_clock
 from swarmlet.engine.client import Engine
+from swarmlet.engine.networks import Endpoint
 from swarmlet.model.ids import new_id
 from swarmlet.model.objects import TaskState, TaskStatus
 from swarmlet.model.specs import ContainerSpec, PortConfig, ResourceRequirements, TaskSpec
@@ -54,16 +56,32 @@ def wanting(assignment: Assignment, desired: TaskState) -> Assignment:
     return msgspec.structs.replace(assignment, desired=desired)
 
 
+class NoPlaces:
+    """A node without networks."""
+
+    async def prepare(self, task: Assignment) -> list[Endpoint]:
+        assert not task.attachments
+        return []
+
+
 class Rig:
     """What a manager sees and says."""
 
-    def __init__(self, engine: Engine, directory: Path, *, alone_after: float = 1e9) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Path,
+        *,
+        alone_after: float = 1e9,
+        places: Places | None = None,
+    ) -> None:
         self.engine = engine
         self.reports: list[tuple[str, TaskStatus]] = []
         self.worker = Worker(
             engine,
             Storage(directory),
             lambda task_id, status: self.reports.append((task_id, status)),
+            places or NoPlaces(),
             clock=wall_clock,
             rng=RNG,
             alone_after=Seconds(alone_after),

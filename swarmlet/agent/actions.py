@@ -5,6 +5,7 @@ from typing import assert_never
 import trio
 
 from swarmlet.agent.lifecycle import Action, Failure
+from swarmlet.agent.places import Places
 from swarmlet.agent.pulls import Pulls
 from swarmlet.agent.units import Unit
 from swarmlet.agent.watch import EngineWatch
@@ -17,9 +18,12 @@ from swarmlet.errors import EngineError, NotFound
 class Actions:
     """Acts on a unit's container, and lets the unit learn what came of it."""
 
-    def __init__(self, engine: Engine, watch: EngineWatch, *, calls: trio.CapacityLimiter) -> None:
+    def __init__(
+        self, engine: Engine, watch: EngineWatch, places: Places, *, calls: trio.CapacityLimiter
+    ) -> None:
         self._engine = engine
         self._watch = watch
+        self._places = places
         self._pulls = Pulls(engine)
         self._calls = calls
         # Fewer creates at once than starts, so that the first tasks start while others are created.
@@ -48,7 +52,7 @@ class Actions:
                 await self._create(unit)
             case Action.START:
                 async with self._calls:
-                    await self._engine.start(unit.container_ref)
+                    await self._start(unit)
                 await self._watch.look(unit)
             case Action.STOP:
                 await self._stop(unit)
@@ -71,9 +75,20 @@ class Actions:
 
     async def _create(self, unit: Unit) -> None:
         async with self._creates:
-            container_id = await self._engine.create(unit.task.name, convert.create_body(unit.task))
+            endpoints = await self._places.prepare(unit.task)
+            body = convert.create_body(unit.task, endpoints)
+            container_id = await self._engine.create(unit.task.name, body)
         task_id = unit.task.task_id
         self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
+
+    async def _start(self, unit: Unit) -> None:
+        """Start a container in all of its networks: a daemon may have died after the create."""
+        if len(unit.task.attachments) > 1:
+            has = convert.networks_of(await self._engine.inspect(unit.container_ref))
+            for place in await self._places.prepare(unit.task):
+                if place.network not in has:
+                    await self._engine.connect(place.network, unit.container_ref, place.address)
+        await self._engine.start(unit.container_ref)
 
     async def _stop(self, unit: Unit) -> None:
         # Not under the limit: a stop waits for the grace period, not for the engine.

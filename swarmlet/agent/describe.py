@@ -3,6 +3,7 @@
 import socket
 from typing import Any, Final
 
+from swarmlet.agent.subnets import own_subnets
 from swarmlet.engine.client import Engine
 from swarmlet.model.objects import NodeDescription, Plugin
 from swarmlet.model.specs import Platform, Resources
@@ -16,10 +17,12 @@ _PLUGIN_KINDS: Final = ("Volume", "Network", "Authorization", "Log")
 
 async def describe(engine: Engine) -> NodeDescription:
     """Ask the engine. The hostname is the machine's, not the engine's stale idea of it."""
-    return description(await engine.info(), socket.gethostname())
+    return description(await engine.info(), socket.gethostname(), own_subnets())
 
 
-def description(info: dict[str, Any], hostname: str) -> NodeDescription:
+def description(
+    info: dict[str, Any], hostname: str, subnets: tuple[str, ...] = ()
+) -> NodeDescription:
     """Read the answer to ``GET /info``."""
     architecture = str(info.get("Architecture", ""))
     return NodeDescription(
@@ -32,6 +35,7 @@ def description(info: dict[str, Any], hostname: str) -> NodeDescription:
             nano_cpus=info.get("NCPU", 0) * 1_000_000_000,
             memory_bytes=info.get("MemTotal", 0),
         ),
+        subnets=subnets,
         engine_version=info.get("ServerVersion", ""),
         engine_labels=_labels(info.get("Labels") or []),
         plugins=tuple(

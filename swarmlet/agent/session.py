@@ -21,6 +21,8 @@ from swarmlet.rpc.messages import (
     Acknowledged,
     Assignments,
     Beat,
+    Forwarded,
+    Forwarding,
     FromManager,
     Goodbye,
     GoodbyeReason,
@@ -141,6 +143,14 @@ class NodeSide(Protocol):
 
     def on_assignments(self, assignments: Assignments) -> None:
         """The leader assigned tasks."""
+        ...
+
+    def on_forwarding(self, forwarding: Forwarding) -> None:
+        """The leader said what to forward by."""
+        ...
+
+    async def forwards(self) -> None:
+        """Return once the kernel forwards by all that was said so far."""
         ...
 
     def on_settings(self, settings: Settings) -> None:
@@ -288,6 +298,10 @@ class AgentSession:
         match message:
             case Assignments():
                 self._node.on_assignments(message)
+            case Forwarding():
+                self._node.on_forwarding(message)
+                if message.last:
+                    nursery.start_soon(self._confirm, channel, message.seq)
             case Acknowledged():
                 self._reporter.acknowledged(message.seq)
             case Settings():
@@ -305,6 +319,10 @@ class AgentSession:
         self._managers = list(settings.managers) or self._managers
         self._period = settings.heartbeat
         self._node.on_settings(settings)
+
+    async def _confirm(self, channel: Channel[FromManager], seq: int) -> None:
+        await self._node.forwards()
+        await channel.send(Forwarded(seq=seq))
 
     async def _beat(self, channel: Channel[FromManager]) -> None:
         while True:

@@ -16,6 +16,7 @@ import trio
 from swarmlet.agent.actions import Actions
 from swarmlet.agent.keeping import Keeper
 from swarmlet.agent.lifecycle import Known
+from swarmlet.agent.places import Places
 from swarmlet.agent.storage import Kept, Storage
 from swarmlet.agent.supervisor import Supervisor
 from swarmlet.agent.units import Unit, Units
@@ -52,6 +53,7 @@ class Worker:
         engine: Engine,
         storage: Storage,
         report: Report,
+        places: Places,
         *,
         clock: WallClock,
         rng: Rng,
@@ -77,7 +79,7 @@ class Worker:
         self._supervisor = Supervisor(
             self._units,
             self._watch,
-            Actions(engine, self._watch, calls=calls),
+            Actions(engine, self._watch, places, calls=calls),
             publish=self._publish,
             clock=clock,
             rng=rng,

@@ -5,6 +5,7 @@ from typing import Protocol
 import msgspec
 
 from swarmlet.clock import Instant
+from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
 from swarmlet.model.specs import Availability, ClusterSpec, NodeSpec, Role
 from swarmlet.state.commands import AnyCommand
 from swarmlet.state.store import View
@@ -33,12 +34,18 @@ class ManagerHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InitRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """``POST /swarm/init``, validated. Addresses may lack a port; "" means: choose."""
+    """``POST /swarm/init``, validated. Addresses may lack a port; "" means: choose.
+
+    ``address_pools`` is where subnets of networks come from, () for the default.
+    """
 
     listen_addr: str = ""
     advertise_addr: str = ""
     force_new_cluster: bool = False
     availability: Availability = Availability.ACTIVE
+    address_pools: tuple[str, ...] = ()
+    subnet_size: int = DEFAULT_SUBNET_SIZE
+    data_port: int = DEFAULT_DATA_PORT
     spec: ClusterSpec = ClusterSpec()
 
 

@@ -141,8 +141,9 @@ class Exchange:
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """Answer at once. A client that does not read its answer in time is dropped."""
-        length = (b"content-length", str(len(body)).encode())
-        events: list[h11.Event] = [self._head(status, [*headers, length])]
+        # Not with 204: that has no body by definition (RFC 9110, 8.6).
+        length = [] if status == 204 else [(b"content-length", str(len(body)).encode())]
+        events: list[h11.Event] = [self._head(status, [*headers, *length])]
         if body and self.request.method != "HEAD":
             events.append(h11.Data(data=body))
         with trio.move_on_after(self._send_seconds):

@@ -1,13 +1,17 @@
 """Docker's ``filters`` query parameter, in both encodings, and how each filter matches."""
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from swarmlet.clock import SECOND, Instant
+from swarmlet.control.template import Template
 from swarmlet.errors import InvalidInput
 from swarmlet.model.objects import Node, Service, Task, TaskState
 from swarmlet.model.specs import Role
+from swarmlet.stack.quantities import duration
 from swarmlet.state.store import View
 
 Filters = Mapping[str, tuple[str, ...]]
@@ -17,6 +21,8 @@ SERVICE_FILTERS: Final = frozenset({"id", "label", "mode", "name", "runtime"})
 TASK_FILTERS: Final = frozenset(
     {"_up-to-date", "desired-state", "id", "label", "name", "node", "runtime", "service"}
 )
+NETWORK_FILTERS: Final = frozenset({"dangling", "driver", "id", "label", "name", "scope", "type"})
+PRUNE_FILTERS: Final = frozenset({"label", "label!", "until"})
 OBJECT_FILTERS: Final = frozenset({"id", "label", "name", "names"})
 
 _MODES: Final = frozenset({"replicated", "global", "replicated-job", "global-job"})
@@ -150,9 +156,81 @@ def _fits_service(view: View, wanted: Filters, task: Task) -> bool:
         return False
     if not _labelled(wanted, "label", service.spec.labels):
         return False
-    is_current = "true" if task.spec_version == service.spec_version else "false"
+    is_current = "true" if Template(view, service).fits(task) else "false"
     return not current or is_current in {_word(value) for value in current}
 
 
 def _word(flag: str) -> str:
     return "true" if flag.lower() in {"1", "true"} else "false"
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+_YES: Final = frozenset({"1", "true", "t"})
+_NO: Final = frozenset({"0", "false", "f"})
+
+
+def network(shape: Mapping[str, Any], wanted: Filters, *, used: bool) -> bool:
+    """Whether an overlay network, in the Engine API's form, matches."""
+    types = _checked(wanted, "type", ["custom", "builtin"])
+    return (
+        _contained(wanted, "id", str(shape["Id"]))
+        and _contained(wanted, "name", str(shape["Name"]))
+        and _labelled(wanted, "label", shape["Labels"] or {})
+        and shape["Driver"] in (wanted.get("driver") or {shape["Driver"]})
+        and shape["Scope"] in (wanted.get("scope") or {shape["Scope"]})
+        and (not types or "custom" in types)
+        and _dangling(wanted) in {None, not used}
+    )
+
+
+def _contained(wanted: Filters, key: str, actual: str) -> bool:
+    """Whether one of the values is a part of the actual one; ``^`` and ``$`` hold it to an end.
+
+    The engine takes any regular expression; clients send names, some with these anchors.
+    """
+    values = wanted.get(key)
+    return not values or any(_is_part(value, actual) for value in values)
+
+
+def _is_part(value: str, actual: str) -> bool:
+    text = value.removeprefix("^").removesuffix("$")
+    return (
+        text in actual
+        and (not value.startswith("^") or actual.startswith(text))
+        and (not value.endswith("$") or actual.endswith(text))
+        and (value != f"^{text}$" or actual == text)
+    )
+
+
+def _dangling(wanted: Filters) -> bool | None:
+    values = wanted.get("dangling", ())
+    word = values[0].lower() if len(values) == 1 else ""
+    if values and word not in _YES | _NO:
+        raise InvalidInput(f"invalid filter 'dangling={list(values)}'")
+    return word in _YES if values else None
+
+
+def spares(labels: Mapping[str, str], wanted: Filters) -> bool:
+    """Whether the label filters of a prune leave this object alone."""
+    return not _labelled(wanted, "label", labels) or any(
+        _has_label(labels, term) for term in wanted.get("label!", ())
+    )
+
+
+def until(wanted: Filters, now: Instant) -> Instant:
+    """The time before which a prune removes: a duration ago, or a date, or seconds since 1970."""
+    values = wanted.get("until", ())
+    if len(values) > 1:
+        raise InvalidInput("more than one until filter specified")
+    if not values:
+        return now
+    text = values[0]
+    try:
+        if text.replace(".", "", 1).isdigit():
+            return Instant(int(float(text) * SECOND))
+        if text[:1].isdigit() and "-" in text:
+            return Instant(int(dt.datetime.fromisoformat(text).timestamp()) * SECOND)
+        return Instant(now - duration(text))
+    except (ValueError, OverflowError) as exc:
+        raise InvalidInput(f"invalid until filter '{text}'") from exc

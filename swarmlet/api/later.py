@@ -3,20 +3,8 @@
 Lists that clients poll are empty instead: there are none of these objects.
 """
 
-import msgspec
-
-from swarmlet.api import bodies
 from swarmlet.api.calls import Answer, Call
 from swarmlet.errors import NotSupported
-
-
-class NetworkRequest(msgspec.Struct, frozen=True, rename="pascal"):
-    """What tells a swarm's network from an engine's own."""
-
-    name: str = ""
-    driver: str = ""
-    scope: str = ""
-    ingress: bool = False
 
 
 async def empty_listing(call: Call) -> Answer:
@@ -50,14 +38,3 @@ async def autolock(call: Call) -> Answer:
     """Refuse."""
     del call
     raise NotSupported("autolock is not supported yet by swarmlet")
-
-
-async def create_network(call: Call) -> Answer | None:
-    """Refuse a network of the swarm; None passes one of the engine's own on to it."""
-    wanted = bodies.decode(await call.raw_body(), NetworkRequest)
-    if wanted.driver == "overlay" or wanted.scope == "swarm" or wanted.ingress:
-        raise NotSupported(
-            f"overlay networks are not supported yet by swarmlet (network {wanted.name})",
-            advice="publish ports with mode=host, or use the engine's own networks on one node",
-        )
-    return None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from swarmlet.errors import InvalidInput, NotFound
-from swarmlet.model.objects import Node, Service, Stored, Task
+from swarmlet.model.objects import Network, Node, Service, Stored, Task
 from swarmlet.state.store import View
 
 S = TypeVar("S", bound=Stored)
@@ -19,6 +19,13 @@ def find_service(view: View, wanted: str) -> Service:
     """The service of that identifier, name or unique prefix of an identifier."""
     found = view.service(wanted) or view.service_named(wanted)
     return found or _find("service", view.services(), wanted, lambda s: s.spec.name)
+
+
+def network_of_prefix(view: View, wanted: str) -> Network | None:
+    """The network whose identifier begins so; None if there is none."""
+    if not any(wanted and network.id.startswith(wanted) for network in view.networks()):
+        return None
+    return _find("network", view.networks(), wanted, lambda n: n.spec.name)
 
 
 def find_task(view: View, wanted: str) -> Task:

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.api import later, nodes, services, swarm, system, tasks
+from swarmlet.api import containers, later, networks, nodes, services, swarm, system, tasks
 from swarmlet.api.calls import Answer, Call
 
 Handler = Callable[[Call], Awaitable[Answer | None]]
@@ -22,7 +22,7 @@ class Route(msgspec.Struct, frozen=True):
 
 def _route(method: str, pattern: str, handler: Handler) -> Route:
     segments = tuple(pattern.split("/")[1:])
-    nouns = {"swarm", "nodes", "services", "tasks", "secrets", "configs", "info"}
+    nouns = {"swarm", "nodes", "services", "tasks", "networks", "secrets", "configs", "info"}
     return Route(method, segments, handler, method == "GET" and segments[0] in nouns)
 
 
@@ -64,7 +64,14 @@ ROUTES: Final = tuple(
         ("GET", "/configs/{id}", later.configs),
         ("POST", "/configs/{id}/update", later.configs),
         ("DELETE", "/configs/{id}", later.configs),
-        ("POST", "/networks/create", later.create_network),
+        ("POST", "/containers/create", containers.create),
+        ("GET", "/networks", networks.listing),
+        ("POST", "/networks/create", networks.create),
+        ("POST", "/networks/prune", networks.prune),
+        ("GET", "/networks/{id}", networks.inspect),
+        ("DELETE", "/networks/{id}", networks.remove),
+        ("POST", "/networks/{id}/connect", networks.connect),
+        ("POST", "/networks/{id}/disconnect", networks.disconnect),
     )
 )
 

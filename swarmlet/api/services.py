@@ -1,13 +1,18 @@
 """``/services``."""
 
+from typing import Final
+
 from msgspec.structs import replace
 
 from swarmlet.api import filters, shapes
+from swarmlet.api.attachments import with_network_ids
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
 from swarmlet.api.lookup import find_service
 from swarmlet.clock import Instant
 from swarmlet.control import constraints
+from swarmlet.control.template import Template
+from swarmlet.control.updater import in_progress
 from swarmlet.errors import FailedPrecondition, InvalidInput, OutOfSequence
 from swarmlet.model.objects import Service, UpdateState, UpdateStatus
 from swarmlet.model.specs import ServiceSpec
@@ -27,7 +32,7 @@ async def listing(call: Call) -> Answer:
     wanted = filters.parse(call.query.get("filters", ""), filters.SERVICE_FILTERS)
     view = await fresh_view(call)
     found = sorted(filters.services(view, wanted), key=lambda s: s.id)
-    shaped = [shapes.service(service) for service in found]
+    shaped = [shapes.service(service, view) for service in found]
     if call.flag("status"):
         for service, shape in zip(found, shaped, strict=True):
             shape["ServiceStatus"] = shapes.service_status(service, view)
@@ -36,8 +41,9 @@ async def listing(call: Call) -> Answer:
 
 async def inspect(call: Call) -> Answer:
     """``GET /services/{id}``."""
-    service = find_service(await fresh_view(call), call.params["id"])
-    return Answer(shapes.service(service, with_defaults=call.flag("insertDefaults")))
+    view = await fresh_view(call)
+    service = find_service(view, call.params["id"])
+    return Answer(shapes.service(service, view, with_defaults=call.flag("insertDefaults")))
 
 
 async def create(call: Call) -> Answer:
@@ -46,6 +52,7 @@ async def create(call: Call) -> Answer:
     backend.view()  # a node that is no manager says so before anything else
     spec = await call.body(ServiceSpec)
     refuse(problems(spec))
+    spec = await with_network_ids(call, spec)
     service = Service(
         id=backend.new_id(), spec=shapes.accepted(spec), registry_auth=_registry_auth(call)
     )
@@ -69,6 +76,8 @@ async def update(call: Call) -> Answer:
         spec, changed = service.spec, rolled_back(service, call.backend.now())
     else:
         refuse(problems(given) + service_change_problems(service.spec, given))
+        given = await with_network_ids(call, given)
+        view = call.backend.view()
         spec, changed = given, updated(service, shapes.accepted(given), view, call.backend.now())
         changed = replace(changed, registry_auth=_auth_of_update(call, service))
     await call.backend.propose(PutService(service=changed, expect=version))
@@ -99,16 +108,26 @@ def _status_of_update(
 ) -> UpdateStatus | None:
     """Clients must see ``updating`` before the update is answered, and no older end of one.
 
-    A change that replaces no task leaves a running update to its end.
+    A change that replaces no task leaves a running update to its end; any change at all goes on
+    with one that was paused.
     """
     old = service.spec
-    replaces = old.task_template != spec.task_template or old.ports != spec.ports
-    if replaces and any(view.wanted_tasks(service.id)):
+    changed = (old.task_template, old.ports) != (spec.task_template, spec.ports)
+    template = Template(view, replace(service, spec=spec, spec_version=_NONE))
+    wanted = list(view.wanted_tasks(service.id))
+    # What ports and addresses the service will have is only known once the change is written.
+    moved = (old.networks, old.ports) != (spec.networks, spec.ports)
+    outdated = bool(wanted) and (moved or not all(template.fits(task) for task in wanted))
+    running = service.update_status if in_progress(service) else None
+    if outdated and (changed or running is None):
         return UpdateStatus(
             state=UpdateState.UPDATING, started_at=now, message="update in progress"
         )
-    running = service.update_status
-    return running if running is not None and not running.completed_at else None
+    return running
+
+
+#: A spec version that no task has.
+_NONE: Final = -1
 
 
 def rolled_back(service: Service, now: Instant) -> Service:

@@ -13,11 +13,14 @@ from msgspec.structs import replace
 from swarmlet.api.backend import LocalState, ManagerHealth
 from swarmlet.clock import SECOND, Instant
 from swarmlet.model import defaults
+from swarmlet.model.forwarding import Attachment
 from swarmlet.model.objects import (
     Cluster,
+    Network,
     Node,
     NodeDescription,
     Service,
+    Stored,
     Task,
     TaskState,
     TaskStatus,
@@ -62,7 +65,7 @@ def _spec(spec: Spec) -> Json:
     return built
 
 
-def _head(stored: Cluster | Node | Service | Task) -> Json:
+def _head(stored: Stored) -> Json:
     return {
         "ID": stored.id,
         "Version": {"Index": stored.version},
@@ -133,12 +136,12 @@ def _manager_status(of: Node, health: ManagerHealth | None) -> Json:
 # --- service ------------------------------------------------------------------------------------
 
 
-def service(of: Service, *, with_defaults: bool = False) -> Json:
+def service(of: Service, view: View, *, with_defaults: bool = False) -> Json:
     """A service; ``with_defaults`` fills what its spec leaves open (``insertDefaults``)."""
     shaped = {**_head(of), "Spec": service_spec(of.spec, with_defaults=with_defaults)}
     if of.previous_spec is not None:
         shaped["PreviousSpec"] = service_spec(of.previous_spec, with_defaults=with_defaults)
-    shaped["Endpoint"] = _endpoint(of.spec.endpoint_spec)
+    shaped["Endpoint"] = _endpoint(of, view)
     if of.update_status is not None:
         shaped["UpdateStatus"] = _update_status(of.update_status)
     return shaped
@@ -199,11 +202,28 @@ def _full_update(given: UpdateConfig | None) -> Json:
     }
 
 
-def _endpoint(spec: EndpointSpec | None) -> Json:
-    if spec is None:
+def _endpoint(of: Service, view: View) -> Json:
+    """What was asked for, and what was given: published ports, and an address in each network."""
+    if of.spec.endpoint_spec is None and not of.attachments:
         return {"Spec": {}}
-    ports = {"Ports": [_spec(port) for port in spec.ports]} if spec.ports else {}
-    return {"Spec": {"Mode": spec.mode or "vip", **ports}, **ports}
+    spec = of.spec.endpoint_spec or EndpointSpec()
+    asked, given = ([_spec(p) for p in ports] for ports in (spec.ports, of.ports or spec.ports))
+    addresses = [
+        {"NetworkID": a.network_id, "Addr": _with_length(a, view)}
+        for a in of.attachments
+        if a.address
+    ]
+    return {
+        "Spec": {"Mode": spec.mode or "vip", **({"Ports": asked} if asked else {})},
+        **({"Ports": given} if given else {}),
+        **({"VirtualIPs": addresses} if addresses else {}),
+    }
+
+
+def _with_length(of: Attachment, view: View) -> str:
+    """``10.0.1.2/24``: an address with the length of its subnet."""
+    network = view.network(of.network_id)
+    return f"{of.address}/{network.subnet.rpartition('/')[2]}" if network else of.address
 
 
 def _update_status(of: UpdateStatus) -> Json:
@@ -232,9 +252,9 @@ def _on_lost(task: Task, view: View) -> bool:
 # --- task ---------------------------------------------------------------------------------------
 
 
-def task(of: Task) -> Json:
+def task(of: Task, view: View) -> Json:
     """A task."""
-    return {
+    shaped = {
         **_head(of),
         "Labels": {},
         "Spec": _task_spec(of.spec),
@@ -243,6 +263,46 @@ def task(of: Task) -> Json:
         **({"NodeID": of.node_id} if of.node_id else {}),
         "Status": _task_status(of.status, of.ports),
         "DesiredState": of.desired.word,
+    }
+    attachments = [_attachment(a, view) for a in of.attachments if a.address]
+    return shaped | ({"NetworksAttachments": attachments} if attachments else {})
+
+
+def _attachment(of: Attachment, view: View) -> Json:
+    network = view.network(of.network_id)
+    shaped = {"ID": of.network_id} if network is None else _swarm_network(network)
+    return {"Network": shaped, "Addresses": [_with_length(of, view)]}
+
+
+def _swarm_network(of: Network) -> Json:
+    """A network as tasks show it: swarmkit's object, not the Engine API's."""
+    spec = of.spec
+    addresses = {"Driver": {"Name": "default"}, "Configs": [ipam_config(of)]}
+    flags = {"Internal": spec.internal, "Attachable": spec.attachable, "Ingress": spec.ingress}
+    options = {"Options": spec.options} if spec.options else {}
+    return {
+        **_head(of),
+        "Spec": {
+            "Name": spec.name,
+            "Labels": spec.labels,
+            "DriverConfiguration": {"Name": "overlay", **options},
+            **{name: True for name, holds in flags.items() if holds},
+            "IPAMOptions": addresses,
+            "Scope": "swarm",
+        },
+        "DriverState": {"Name": "overlay", "Options": spec.options},
+        "IPAMOptions": addresses,
+    }
+
+
+def ipam_config(of: Network) -> Json:
+    """The addresses of a network."""
+    asked = of.spec.addresses
+    return {
+        "Subnet": of.subnet,
+        **({"IPRange": asked.ip_range} if asked.ip_range else {}),
+        "Gateway": of.gateway,
+        **({"AuxiliaryAddresses": a} if (a := asked.auxiliary_addresses) else {}),
     }
 
 
@@ -286,9 +346,9 @@ def cluster(of: Cluster) -> Json:
         "Spec": cluster_spec(of.spec),
         "TLSInfo": _tls_info(of.root_ca.cert),
         "RootRotationInProgress": False,
-        "DefaultAddrPool": None,
-        "SubnetSize": 24,
-        "DataPathPort": 4789,
+        "DefaultAddrPool": of.address_pools or None,
+        "SubnetSize": of.subnet_size,
+        "DataPathPort": of.data_port,
     }
 
 

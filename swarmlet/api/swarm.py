@@ -9,9 +9,11 @@ from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
 from swarmlet.errors import InvalidInput, NotSupported, OutOfSequence, Unavailable
 from swarmlet.model.naming import docker_name
+from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
 from swarmlet.model.objects import Cluster
 from swarmlet.model.specs import Availability, ClusterSpec
 from swarmlet.model.validate import cluster_problems, refuse
+from swarmlet.model.validate_network import pool_problems
 from swarmlet.state.commands import PutCluster
 
 
@@ -61,23 +63,33 @@ async def inspect(call: Call) -> Answer:
     return Answer(shapes.swarm(_cluster(call)))
 
 
+def _refuse_data_path(address: str) -> None:
+    if address:
+        raise NotSupported(
+            "DataPathAddr is not supported yet by swarmlet: packets between nodes go to the "
+            "address that a node advertises",
+            advice="leave it out, or advertise that address",
+        )
+
+
 async def init(call: Call) -> Answer:
     """``POST /swarm/init``."""
     body = await call.body(InitBody)
     if body.auto_lock_managers:
         raise NotSupported("autolock is not supported yet by swarmlet")
-    networking = body.data_path_addr or body.data_path_port or body.default_addr_pool
-    if networking or body.subnet_size not in {0, 24}:
-        raise NotSupported(
-            "DataPathAddr, DataPathPort, DefaultAddrPool and SubnetSize belong to overlay "
-            "networks, which are not supported yet by swarmlet"
-        )
-    refuse(cluster_problems(body.spec))
+    _refuse_data_path(body.data_path_addr)
+    pools = tuple(pool for pool in body.default_addr_pool if pool)
+    refuse(
+        cluster_problems(body.spec) + pool_problems(pools, body.subnet_size, body.data_path_port)
+    )
     request = InitRequest(
         listen_addr=body.listen_addr,
         advertise_addr=body.advertise_addr,
         force_new_cluster=body.force_new_cluster,
         availability=_availability(body.availability),
+        address_pools=pools,
+        subnet_size=body.subnet_size or DEFAULT_SUBNET_SIZE,
+        data_port=body.data_path_port or DEFAULT_DATA_PORT,
         spec=replace(body.spec, name=body.spec.name or "default"),
     )
     return Answer(await call.backend.init(request))
@@ -86,10 +98,7 @@ async def init(call: Call) -> Answer:
 async def join(call: Call) -> Answer:
     """``POST /swarm/join``."""
     body = await call.body(JoinBody)
-    if body.data_path_addr:
-        raise NotSupported(
-            "DataPathAddr belongs to overlay networks, not supported yet by swarmlet"
-        )
+    _refuse_data_path(body.data_path_addr)
     if not body.remote_addrs:
         raise InvalidInput("at least one RemoteAddr is required to join")
     if not body.join_token:

@@ -17,7 +17,7 @@ async def listing(call: Call) -> Answer:
     if "node" in wanted:
         wanted["node"] = tuple(find_node(view, name).id for name in wanted["node"])
     found = filters.tasks(view, wanted)
-    return Answer([shapes.task(task) for task in sorted(found, key=lambda t: t.id)])
+    return Answer([shapes.task(task, view) for task in sorted(found, key=lambda t: t.id)])
 
 
 def _service_id(view: View, name: str) -> str:
@@ -32,4 +32,5 @@ def _service_id(view: View, name: str) -> str:
 
 async def inspect(call: Call) -> Answer:
     """``GET /tasks/{id}``."""
-    return Answer(shapes.task(find_task(await fresh_view(call), call.params["id"])))
+    view = await fresh_view(call)
+    return Answer(shapes.task(find_task(view, call.params["id"]), view))

@@ -53,4 +53,19 @@ TOO_OLD: Final = (
     "please upgrade your client to a newer version"
 )
 
+OVERLAY_ON_WORKER: Final = (
+    "cannot create a multi-host network from a worker node. "
+    "Please create the network from a manager node"
+)
+
+NOT_ATTACHABLE: Final = (
+    "Could not attach to network {name}: rpc error: code = PermissionDenied desc = "
+    "network {name} not manually attachable"
+)
+
+NOT_FOR_SERVICES: Final = (
+    "The network {name} cannot be used with services. Only networks scoped to the swarm can be "
+    "used, such as those created with the overlay driver."
+)
+
 PAGE_NOT_FOUND: Final = "page not found"

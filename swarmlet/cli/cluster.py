@@ -31,12 +31,40 @@ _AVAILABILITY: Final = click.option(
 )
 
 
-@click.command(epilog=example("sudo swarmlet init --advertise-addr 10.0.0.11"))
+@click.command(
+    epilog=example(
+        "sudo swarmlet init --advertise-addr 10.0.0.11",
+        "sudo swarmlet init --default-addr-pool 172.30.0.0/16 --data-path-port 7789",
+    )
+)
 @_ADVERTISE
 @_LISTEN
 @_AVAILABILITY
 @click.option(
     "--force-new-cluster", is_flag=True, help="Go on alone after the other managers are lost."
+)
+@click.option(
+    "--default-addr-pool",
+    "pools",
+    multiple=True,
+    metavar="CIDR",
+    help="Where networks get their subnets from (default 10.0.0.0/8).",
+)
+@click.option(
+    "--default-addr-pool-mask-length",
+    "size",
+    type=click.IntRange(0, 32),
+    default=24,
+    show_default=True,
+    help="Length of those subnets.",
+)
+@click.option(
+    "--data-path-port",
+    "data_port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    metavar="PORT",
+    help="UDP port of the networks between nodes (default 4789).",
 )
 @YES
 @FORMAT
@@ -59,6 +87,9 @@ def init(
         "AdvertiseAddr": advertise_addr,
         "ForceNewCluster": force,
         "Availability": availability,
+        "DefaultAddrPool": list(rest["pools"]),
+        "SubnetSize": rest["size"],
+        "DataPathPort": rest["data_port"],
         "Spec": {},
     }
     node_id = str(app.client_with(timeout=FORMING).post("/swarm/init", body))

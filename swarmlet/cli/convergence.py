@@ -24,6 +24,8 @@ ENDED: Final = frozenset(ORDER[ORDER.index("complete") :])
 PATIENCE: Final = 5.0
 RESTART_DELAY: Final = 5_000_000_000
 NANOS: Final = 1e9
+#: How the message of a rollback begins that nobody asked for.
+ROLLED_BACK: Final = "update rolled back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,10 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a service stands. ``failed`` says why it will never converge, "" while it may."""
+    """Where a service stands. ``failed`` says why it will never converge, "" while it may.
+
+    ``undone`` says why an update is being rolled back, until that is done.
+    """
 
     name: str
     wanted: int
@@ -53,6 +58,7 @@ class Standing:
     troubles: Sequence[Trouble] = ()
     failed: str = ""
     updating: bool = False
+    undone: str = ""
 
     @property
     def converged(self) -> bool:
@@ -101,6 +107,7 @@ def judge(
         troubles=_troubles(name, slots, live, nodes),
         failed=failed,
         updating=updating,
+        undone=_undone(service),
     )
 
 
@@ -181,6 +188,13 @@ def _update(service: Json) -> tuple[str, bool]:
     if state == "rollback_completed" and words != "rollback completed":
         return f"the update was rolled back: {words}", False
     return "", state in ("updating", "rollback_started")
+
+
+def _undone(service: Json) -> str:
+    status = service.get("UpdateStatus") or {}
+    words = str(status.get("Message", ""))
+    going_back = status.get("State") == "rollback_started" and words.startswith(ROLLED_BACK)
+    return f"the update was rolled back: {words}" if going_back else ""
 
 
 def _troubles(

@@ -22,6 +22,7 @@ GROUP_EXAMPLES: Final = {
     "service": ("swarmlet service create --name web --replicas 3 nginx:1.29",),
     "task": ("swarmlet task ls --filter service=web",),
     "stack": ("swarmlet stack deploy -c shop.yml shop",),
+    "network": ("swarmlet network create backend", "swarmlet network ls"),
     "swarm": ("sudo swarmlet swarm init",),
 }
 
@@ -135,7 +136,6 @@ def _instead(path: str) -> str:
         "compose": "swarmlet stack deploy -c FILE NAME",
         "secret": "keep it in a file on the nodes and mount that, for now",
         "config": "keep it in a file on the nodes and mount that, for now",
-        "network": "publish the port with mode=host, for now",
         "context": "name the daemon's socket with -H or SWARMLET_HOST",
         "top": "swarmlet node ls, service ls and task ls",
     }

@@ -9,7 +9,7 @@ from swarmlet.cli import service_edit, service_flags, services
 from swarmlet.cli.app import App, each, example, pass_app
 from swarmlet.cli.node_change import out_of_sequence
 from swarmlet.cli.options import DETACH, TIMEOUT
-from swarmlet.cli.problems import Usage
+from swarmlet.cli.problems import BadValue, Usage
 from swarmlet.cli.settings import seconds
 from swarmlet.client import RemoteError, segment
 
@@ -61,6 +61,7 @@ create: Final = click.Command(
     help="Create a service of IMAGE, and wait until it runs.",
     epilog=example(
         "swarmlet service create --name web --replicas 3 nginx:1.29",
+        "swarmlet service create --name api --network backend -p 8080:80 nginx:1.29",
         "swarmlet service create --name agent --mode global --limit-memory 64M busybox sleep 1d",
     ),
     context_settings={"allow_interspersed_args": False},
@@ -78,7 +79,7 @@ def _update(context: click.Context, /, service: str, **given: Json) -> None:
     else:
         if not service_edit.anything(given):
             raise Usage("nothing to change", advice="give at least one option; --help lists them")
-        change(app, service, given)
+        change(app, service, _with_network_ids(app, given))
     app.out(service)
     _settle_one(app, service, detach=given["detach"], timeout=timeout)
 
@@ -90,9 +91,33 @@ update: Final = click.Command(
     help="Change SERVICE, and wait until the change is through.",
     epilog=example(
         "swarmlet service update --image nginx:1.30 web",
+        "swarmlet service update --network-add backend --publish-add 8080:80 web",
         "swarmlet service update --env-add DEBUG=1 --constraint-rm node.role==worker web",
     ),
 )
+
+
+def _with_network_ids(app: App, given: Json) -> Json:
+    """Options with networks by identifier, as a service's spec has them."""
+    from swarmlet.cli import service_values
+
+    def ident(name: str) -> str:
+        try:
+            return str(app.client.get(f"/networks/{segment(name)}", {"scope": "swarm"})["Id"])
+        except RemoteError as error:
+            if error.status != 404:
+                raise
+            return name  # the daemon knows whether a service can join that, and says why not
+
+    changed = dict(given)
+    try:
+        changed["f_network_add"] = [
+            service_values.network_renamed(text, ident) for text in given["f_network_add"]
+        ]
+    except ValueError as exc:
+        raise BadValue(f"--network-add: {exc}") from exc
+    changed["f_network_rm"] = [ident(name) for name in given["f_network_rm"]]
+    return changed
 
 
 def change(app: App, name: str, given: Json) -> None:

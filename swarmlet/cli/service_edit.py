@@ -66,11 +66,19 @@ def image_of(spec: Json) -> str:
     return str(((spec.get("TaskTemplate") or {}).get("ContainerSpec") or {}).get("Image", ""))
 
 
-def _apply(spec: Json, given: Given) -> None:
+def _apply_scalars(spec: Json, given: Given) -> None:
+    absent = [section for section in ("UpdateConfig", "RollbackConfig") if not spec.get(section)]
     for scalar in SCALARS:
         text = given.get(keyword(scalar.flag))
         if text is not None:
             _at(spec, scalar.path[:-1])[scalar.path[-1]] = _read(scalar.flag, scalar.parse, text)
+    for section in absent:
+        if spec.get(section):  # without this number it would be all at once
+            spec[section].setdefault("Parallelism", 1)
+
+
+def _apply(spec: Json, given: Given) -> None:
+    _apply_scalars(spec, given)
     for flag, path, _ in SWITCHES:
         switch = given.get(keyword(flag))
         if switch is not None:
@@ -123,7 +131,9 @@ def _add(spec: Json, many: Many, texts: Sequence[str]) -> None:
     """Add items; one with the key of an old one takes its place."""
     if not texts:
         return
-    items = [_read(many.flag, many.parse, text) for text in texts]
+    read = [_read(many.flag, many.parse, text) for text in texts]
+    # A text may stand for several items: a range of ports.
+    items = [item for one in read for item in (one if isinstance(one, list) else [one])]
     place = _at(spec, many.path[:-1])
     if many.is_map:
         place[many.path[-1]] = (place.get(many.path[-1]) or {}) | dict(items)
@@ -142,7 +152,8 @@ def _remove(spec: Json, many: Many, texts: Sequence[str]) -> None:
     if many.is_map:
         place[many.path[-1]] = {k: v for k, v in before.items() if k not in gone}
     else:
-        place[many.path[-1]] = [item for item in before if many.key(item) not in gone]
+        key = many.rm_key or many.key
+        place[many.path[-1]] = [item for item in before if key(item) not in gone]
 
 
 def _env_file(name: str) -> list[str]:

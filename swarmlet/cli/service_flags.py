@@ -47,6 +47,8 @@ class Many(NamedTuple):
     short: str = ""
     #: Reads what ``-rm`` is given, for items that are not named by the key itself.
     rm: Callable[[str], str] = str
+    #: What of an item ``-rm`` names, where that is less than its key.
+    rm_key: Callable[[Json], str] | None = None
 
 
 def _time(flag: str, path: tuple[str, ...], help_: str) -> Scalar:
@@ -65,8 +67,8 @@ def _update(prefix: str, section: str) -> tuple[Scalar, ...]:
                values.one_of("pause", "continue", "rollback")
                if what == "update" else values.one_of("pause", "continue"),
                "WORD", "What happens after a failure."),
-        Scalar(f"{prefix}-max-failure-ratio", (section, "MaxFailureRatio"), values.ratio, "RATIO",
-               "Share of failures that is still fine."),
+        Scalar(f"{prefix}-max-failure-ratio", (section, "MaxFailureRatio"), quantities.ratio,
+               "RATIO", "Share of failures that is still fine."),
         Scalar(f"{prefix}-order", (section, "Order"),
                values.one_of("stop-first", "start-first"), "WORD", "Which comes first."),
     )  # fmt: skip
@@ -129,7 +131,10 @@ MANY: Final = (
     Many("--mount", (*CONTAINER, "Mounts"), values.mount, values.mount_target, "OPTIONS",
          "type=volume|bind|tmpfs,source=…,target=…[,readonly]."),
     Many("--publish", ("EndpointSpec", "Ports"), values.port, values.port_key, "OPTIONS",
-         "published=8080,target=80,mode=host (or 8080:80).", short="-p", rm=values.port_rm),
+         "published=8080,target=80,mode=host (or 8080:80).", short="-p", rm=values.port_rm,
+         rm_key=values.port_target),
+    Many("--network", ("TaskTemplate", "Networks"), values.network, values.network_target,
+         "NAME", "Network to join (or name=NAME,alias=OTHER)."),
     Many("--cap-add", (*CONTAINER, "CapabilityAdd"), values.capability, str, "NAME",
          "Capability to add."),
     Many("--cap-drop", (*CONTAINER, "CapabilityDrop"), values.capability, str, "NAME",

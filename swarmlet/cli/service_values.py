@@ -31,17 +31,6 @@ def one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
-def ratio(text: str) -> float:
-    """A share between 0 and 1."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= 1:
-        raise ValueError(f"a share between 0 and 1 is wanted, not {quoted(text)}")
-    return number
-
-
 def words(text: str) -> list[str]:
     """A command line cut into words as a shell cuts it; empty for none."""
     try:
@@ -126,24 +115,26 @@ def mount(text: str) -> Json:
     return values.mount_of_fields(fields)
 
 
-def port(text: str) -> Json:
-    """``published=8080,target=80,mode=host`` or Docker's short ``8080:80/tcp``."""
+def port(text: str) -> list[Json]:
+    """``published=8080,target=80,mode=host`` or Docker's short ``8080:80/tcp``, or ranges."""
     if "=" not in text:
-        ports = values.short_port(text)
-        if len(ports) != 1:
-            raise ValueError(f"one port is wanted, not a range: {quoted(text)}")
-        return ports[0]
+        return values.short_port(text)
     fields: dict[str, str] = {}
     for part in text.split(","):
         key, equals, value = part.strip().partition("=")
         if not equals:
             raise ValueError(f"published=…,target=…,mode=host is wanted, not {quoted(text)}")
         fields[key] = value
-    return values.port_of_fields(fields)
+    return values.ports_of_fields(fields)
 
 
 def port_key(item: Json) -> str:
-    """What tells two published ports apart: target and protocol."""
+    """What tells two published ports apart: one target may be published by several numbers."""
+    return f"{item.get('PublishedPort') or 0}:{port_target(item)}"
+
+
+def port_target(item: Json) -> str:
+    """What ``--publish-rm`` names: target and protocol."""
     return f"{item.get('TargetPort')}/{item.get('Protocol') or 'tcp'}"
 
 
@@ -151,6 +142,36 @@ def port_rm(text: str) -> str:
     """The key that ``--publish-rm`` names: a target port."""
     number, _, protocol = text.partition("/")
     return f"{quantities.count(number.rpartition(':')[2])}/{protocol or 'tcp'}"
+
+
+def network(text: str) -> Json:
+    """``backend`` or ``name=backend,alias=db,alias=postgres``."""
+    if "=" not in text:
+        return {"Target": text.strip()}
+    found: dict[str, Json] = {}
+    for part in text.split(","):
+        key, equals, value = part.strip().partition("=")
+        if not equals or key not in ("name", "alias") or not value:
+            raise ValueError(f"NAME or name=NAME,alias=OTHER is wanted, not {quoted(text)}")
+        if key == "name":
+            found["Target"] = value
+        else:
+            found.setdefault("Aliases", []).append(value)
+    if "Target" not in found:
+        raise ValueError(f"name=NAME is missing in {quoted(text)}")
+    return found
+
+
+def network_target(item: Json) -> str:
+    """What tells two networks apart."""
+    return str(item.get("Target", ""))
+
+
+def network_renamed(text: str, names: Callable[[str], str]) -> str:
+    """An option's text with its network under another name."""
+    found = network(text)
+    fields = [("name", names(found["Target"])), *(("alias", a) for a in found.get("Aliases", ()))]
+    return ",".join(f"{key}={value}" for key, value in fields)
 
 
 def ulimit(text: str) -> Json:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from swarmlet.cli import emptying, tasks
+from swarmlet.cli import emptying, stack_networks, tasks
 from swarmlet.cli import services as listing
 from swarmlet.cli.app import App, each, example, pass_app
 from swarmlet.cli.convergence import ENDED
@@ -81,11 +81,12 @@ def ps(app: App, /, stack: str, wanted: tuple[str, ...], style: str, **how: bool
 @TIMEOUT
 @pass_app
 def rm(app: App, stack: tuple[str, ...], timeout: str, *, yes: bool, wait: bool) -> None:
-    """Remove stacks: all their services and containers."""
+    """Remove stacks: all their services, containers and networks."""
     limit = seconds(timeout)
 
     def act(name: str) -> None:
-        found = _present(app, name)
+        nets = stack_networks.of_stack(app, name)
+        found = of_stack(app, name) if nets else _present(app, name)
         count = f"{len(found)} service{'s' if len(found) != 1 else ''}"
         app.confirm(f"This removes the stack {name} with {count} and all containers.", yes=yes)
         for service in found:
@@ -93,6 +94,7 @@ def rm(app: App, stack: tuple[str, ...], timeout: str, *, yes: bool, wait: bool)
             app.note(f"Removing service {service['Spec']['Name']}")
         if wait:
             _wait_gone(app, [str(s["ID"]) for s in found], name, limit)
+        stack_networks.remove(app, nets)
         app.out(name)
 
     each(app, stack, act)

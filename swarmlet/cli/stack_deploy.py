@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import click
 
-from swarmlet.cli import pinning
+from swarmlet.cli import pinning, stack_networks
 from swarmlet.cli.app import App, example, pass_app
 from swarmlet.cli.node_change import out_of_sequence
 from swarmlet.cli.options import DETACH
@@ -45,8 +45,9 @@ IMAGE_LABEL: Final = "com.docker.stack.image"
 def deploy(app: App, /, files: tuple[str, ...], name: str, timeout: str, **how: Json) -> None:
     """Create or update the stack NAME from stack files, and wait until it runs."""
     limit = seconds(timeout)
-    specs = read(app, files, name, after="nothing was deployed.")
+    stack = read(app, files, name, after="nothing was deployed.")
     start = app.monotonic()
+    specs = stack_networks.joined(stack.services, stack_networks.make(app, name, stack.networks))
     existing = {s["Spec"]["Name"]: s for s in of_stack(app, name)}
     headers = {image_of(spec): _headers(spec, auth=how["auth"]) for spec in specs}
     answers = _ask(app, specs, existing, headers, when=how["resolve_image"])

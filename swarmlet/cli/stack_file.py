@@ -11,7 +11,7 @@ import click
 
 from swarmlet.cli.app import App, example, pass_app
 from swarmlet.cli.problems import BadValue, Unfit
-from swarmlet.stack.check import checked, namespace_checked
+from swarmlet.stack.check import Stack, checked, namespace_checked
 from swarmlet.stack.load import Node, load_file
 from swarmlet.stack.merge import merged
 from swarmlet.stack.problems import StackError
@@ -21,8 +21,8 @@ Json = Any
 UNNAMED: Final = "stack"
 
 
-def read(app: App, files: Sequence[str], name: str, *, after: str) -> list[Json]:
-    """The specs that stack files stand for; prints every problem, then fails.
+def read(app: App, files: Sequence[str], name: str, *, after: str) -> Stack:
+    """What stack files stand for; prints every problem, then fails.
 
     ``after`` says what did not happen because of them.
     """
@@ -62,7 +62,7 @@ def _painted(app: App, text: str) -> str:
 @pass_app
 def validate(app: App, file: tuple[str, ...]) -> None:
     """Check stack files without a cluster. Several files are taken as one stack."""
-    specs = read(app, file, UNNAMED, after="nothing would be deployed")
+    specs = read(app, file, UNNAMED, after="nothing would be deployed").services
     app.note(f"fine: {len(specs)} service{'s' if len(specs) != 1 else ''}")
 
 
@@ -72,5 +72,5 @@ def validate(app: App, file: tuple[str, ...]) -> None:
 @pass_app
 def config(app: App, files: tuple[str, ...], name: str) -> None:
     """Show the services that stack files stand for, as the API takes them (JSON)."""
-    specs = read(app, files, name, after="nothing to show")
+    specs = read(app, files, name, after="nothing to show").services
     app.out(json.dumps(specs, indent=4, ensure_ascii=False))

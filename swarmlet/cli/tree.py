@@ -66,6 +66,7 @@ ROOT: Final[Tree] = {
             "rollback": _at("service_change:rollback", "Go back to the previous spec"),
             "rm": _at("service_change:rm", "Remove services and their tasks"),
             "inspect": _at("service:inspect", "Show services in full"),
+            "endpoints": _at("endpoints:endpoints", "Show who answers at which address"),
             "why": _at("why:service", "Explain why a service does not run as asked"),
         },
     ),
@@ -87,6 +88,16 @@ ROOT: Final[Tree] = {
             "rm": _at("stack:rm", "Remove stacks"),
             "validate": _at("stack_file:validate", "Check stack files, change nothing"),
             "config": _at("stack_file:config", "Show the services that stack files stand for"),
+        },
+    ),
+    "network": Branch(
+        "Manage networks that span the nodes",
+        {
+            "create": _at("network:create", "Create a network"),
+            "ls": _at("network:ls", "List networks"),
+            "inspect": _at("network:inspect", "Show networks in full"),
+            "rm": _at("network:rm", "Remove networks"),
+            "prune": _at("network:prune", "Remove all networks that nothing uses"),
         },
     ),
     "info": _at("settings:info", "Show this node's part in the cluster"),
@@ -123,9 +134,10 @@ NOT_SUPPORTED: Final = {
     "checkpoint": "the engine's experimental checkpoints are of single containers",
     **dict.fromkeys(
         (
-            *("network", "secret", "config", "events", "top", "stats", "context", "doctor"),
+            *("secret", "config", "events", "top", "stats", "context", "doctor"),
             *("ca", "unlock", "unlock-key", "raft", "uninstall", "service history"),
             *("swarm ca", "swarm unlock", "swarm unlock-key"),
+            *("network connect", "network disconnect", "network doctor", "network plan"),
         ),
         _LATER,
     ),

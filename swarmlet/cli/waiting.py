@@ -137,6 +137,7 @@ class _Watch:
         self._silent_since: float | None = None
         self._started = app.monotonic()
         self._all_since: float | None = None
+        self._undone: dict[str, str] = {}
 
     def run(self, view: View, timeout: float | None) -> list[Standing]:
         standings: list[Standing] = []
@@ -154,9 +155,12 @@ class _Watch:
 
     def _settled(self, standings: list[Standing], now: float, view: View) -> bool:
         for one in standings:
-            if one.failed:
+            if one.undone:
+                self._undone[one.name] = one.undone
+            failed = one.failed or ("" if one.updating else self._undone.get(one.name, ""))
+            if failed:
                 view.show(standings, stable_in=None)
-                raise _broken(one)
+                raise _broken(one, failed)
         if not all(self._fine(one, now) for one in standings):
             self._all_since = None
             view.show(standings, stable_in=None)
@@ -204,10 +208,10 @@ class _Watch:
         return standings
 
 
-def _broken(one: Standing) -> DidNotConverge:
+def _broken(one: Standing, failed: str) -> DidNotConverge:
     worst = str(one.troubles[0]) if one.troubles else ""
     return DidNotConverge(
-        f"{one.name} did not converge: {one.failed}",
+        f"{one.name} did not converge: {failed}",
         why=worst,
         advice=f"swarmlet service why {one.name}",
     )

@@ -43,7 +43,8 @@ def told(standing: Standing, found: Json) -> list[str]:
     if standing.failed:
         lines.append(f"{standing.failed[0].upper()}{standing.failed[1:]}.")
     if standing.updating:
-        lines.append("An update is under way.")
+        words = (found.get("UpdateStatus") or {}).get("Message")
+        lines.append(f"It is being updated: {words}." if words else "It is being updated.")
     others = [f"{count} {state}" for state, count in standing.others.items()]
     if others:
         lines.append(f"The others: {', '.join(others)}.")

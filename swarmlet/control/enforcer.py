@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from swarmlet.clock import Instant
 from swarmlet.control.decision import Decision, changing, shut_down
 from swarmlet.control.filters import belongs
+from swarmlet.control.template import Template
 from swarmlet.model.objects import Node, NodeState, Task
-from swarmlet.model.specs import Availability
+from swarmlet.model.specs import Availability, TaskSpec
 from swarmlet.state.store import View
 
 
@@ -43,5 +44,14 @@ def _leaving(view: View, node_id: str) -> list[Task]:
     return [
         task
         for task in view.tasks_on_node(node_id)
-        if task.wanted and not (stays and node is not None and belongs(task.spec, node))
+        if task.wanted
+        and not (stays and node is not None and belongs(_placed_by(view, task), node))
     ]
+
+
+def _placed_by(view: View, task: Task) -> TaskSpec:
+    """The spec whose constraints count: they may have changed without a need for a new task."""
+    service = view.service(task.service_id)
+    if service is None or task.spec_version == service.spec_version:
+        return task.spec
+    return Template(view, service).placed_by(task)

@@ -7,7 +7,7 @@ it is told all that it should run, and stops the rest.
 from collections.abc import Iterable
 
 from swarmlet.clock import Instant
-from swarmlet.control import restart
+from swarmlet.control import restart, updater
 from swarmlet.control.decision import Decision, Id, decision, earlier
 from swarmlet.model.defaults import HISTORY_LIMIT, history_limit, restart_policy
 from swarmlet.model.objects import NodeState, Service, Task, TaskState
@@ -67,10 +67,13 @@ def _history(
     )
     keep = _keep(service, limit)
     lone = not any(task.wanted for task in tasks)
+    needed = updater.needed(service, tasks, now)
     wake_at: Instant | None = None
     for place, task in enumerate(ended):
         if place == 0 and lone and restart.ended_by_itself(task):
             continue  # it tells the restart policy whether the slot may be filled again
+        if task is needed:
+            continue  # it tells the updater what became of the slot
         orphan = view.node(task.node_id) is None and task.node_id != ""
         if (keep is None or place < keep) and not orphan:
             continue

@@ -33,21 +33,27 @@ def newest(attempts: Iterable[Task]) -> Task | None:
 
 
 def next_start(
-    policy: Restart, attempts: Iterable[Task], *, spec_version: int, now: Instant
+    policy: Restart,
+    attempts: Iterable[Task],
+    *,
+    spec_version: int,
+    now: Instant,
+    from_end: bool = False,
 ) -> Instant | None:
     """When the slot's next attempt may start: ``now`` for at once, None for never.
 
-    ``attempts`` are the tasks in the slot that the store still has, in any order.
+    ``attempts`` are the tasks in the slot that the store still has, in any order. ``from_end``:
+    the delay counts from the end of the last attempt, since the next one is made only when due.
     """
     mine = sorted((t for t in attempts if t.spec_version == spec_version), key=_age)
     if not mine or not ended_by_itself(mine[-1]):
         return now
     last = mine[-1]
-    if not _wants_another(policy, last) or _exhausted(policy, mine):
+    if not wants_another(policy, last) or _exhausted(policy, mine):
         return None
     # A rejected task ended while it was prepared, where its successor would end as well and at
     # once: that one is not made before its time, so the delay counts from the end, not from now.
-    since = min(last.status.at, now) if rejected(last) else now
+    since = min(last.status.at, now) if rejected(last) or from_end else now
     return Instant(max(since + policy.delay, _guarded(mine, now), now))
 
 
@@ -60,7 +66,8 @@ def _age(task: Task) -> tuple[int, Instant, str]:
     return (task.spec_version, task.created_at, task.id)
 
 
-def _wants_another(policy: Restart, last: Task) -> bool:
+def wants_another(policy: Restart, last: Task) -> bool:
+    """Whether the policy's condition asks for a successor to a task that ended by itself."""
     if policy.condition == "on-failure":
         return last.status.state is not TaskState.COMPLETE
     return policy.condition == "any"

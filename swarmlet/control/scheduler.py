@@ -17,7 +17,9 @@ from swarmlet.control.decision import Decision, changing
 from swarmlet.control.filters import Needs, Reason, explain
 from swarmlet.control.nodeset import Load, NodeSet
 from swarmlet.model.objects import Task, TaskState, TaskStatus
+from swarmlet.state.addresses import REST
 from swarmlet.state.commands import TaskChange
+from swarmlet.state.endpoints import no_address
 from swarmlet.state.store import View
 
 #: A node on which a version of a service failed this often within the period comes last
@@ -37,11 +39,15 @@ def decide(
     view: View, now: Instant, *, tasks: Iterable[str] | None = None, nodes: NodeSet | None = None
 ) -> Decision:
     """Place these tasks, or all that wait. ``nodes`` must be up to date; it is left as it was."""
-    round_ = _Round(NodeSet.of(view) if nodes is None else nodes, now)
-    for group in _groups(_waiting(view, tasks)):
+    round_ = _Round(view, NodeSet.of(view) if nodes is None else nodes, now)
+    waiting = _waiting(view, tasks)
+    round_.pass_over(_replaced(view, waiting))
+    for group in _groups(waiting):
         round_.place(group)
     round_.undo()
-    return Decision(changing(round_.changes))
+    # An address that was given back rests before it is given again: nothing else tells its end.
+    wake_at = Instant(now + REST) if round_.full else None
+    return Decision(changing(round_.changes), wake_at)
 
 
 def _waiting(view: View, tasks: Iterable[str] | None) -> list[Task]:
@@ -52,6 +58,16 @@ def _waiting(view: View, tasks: Iterable[str] | None) -> list[Task]:
         named = (view.task(task_id) for task_id in set(tasks))
         found = [t for t in named if t and t.wanted and t.status.state <= TaskState.PENDING]
     return sorted(found, key=lambda task: (task.created_at, task.service_id, task.slot, task.id))
+
+
+def _replaced(view: View, waiting: Iterable[Task]) -> list[Task]:
+    """Tasks that run until one of those that wait takes their slot (a start-first update)."""
+    return [
+        other
+        for task in waiting
+        for other in view.tasks_in_slot(task.slot_key)
+        if other.wanted and other.node_id and other.status.state >= TaskState.ASSIGNED
+    ]
 
 
 def _groups(tasks: Iterable[Task]) -> Iterable[list[Task]]:
@@ -65,12 +81,27 @@ def _groups(tasks: Iterable[Task]) -> Iterable[list[Task]]:
 class _Round:
     """One call of :func:`decide`: placements so far, which later ones must respect."""
 
-    def __init__(self, nodes: NodeSet, now: Instant) -> None:
+    def __init__(self, view: View, nodes: NodeSet, now: Instant) -> None:
         self.changes: list[TaskChange] = []
+        self.full: set[str] = set()  # networks without a free address for a task
+        self._view = view
         self._nodes = nodes
+        self._room: dict[str, int] = {}  # addresses left, by network
         self._now = now
         self._taken: list[tuple[Load, Task]] = []
+        self._passed_over: list[tuple[Load, Task]] = []
         self._assigned = TaskStatus(state=TaskState.ASSIGNED, at=now, message=ASSIGNED_MESSAGE)
+
+    def pass_over(self, replaced: Iterable[Task]) -> None:
+        """Rank, and limit the number of replicas on a node, as it will be without these tasks.
+
+        What they hold (resources, ports) they hold until they have ended.
+        """
+        for task in replaced:
+            load = self._nodes.loads.get(task.node_id)
+            if load is not None:
+                load.count(task, -1)
+                self._passed_over.append((load, task))
 
     def place(self, group: list[Task]) -> None:
         """Place the tasks of one service and version."""
@@ -84,8 +115,23 @@ class _Round:
         if anywhere:
             self._place_anywhere(anywhere, needs)
 
+    def _has_addresses(self, task: Task) -> bool:
+        """Whether each network of a task has an address left; else the task is told."""
+        for attachment in task.attachments:
+            network_id = attachment.network_id
+            if network_id not in self._room:
+                self._room[network_id] = self._view.free_addresses(network_id, self._now)
+            network = self._view.network(network_id)
+            if not attachment.address and not self._room[network_id] and network is not None:
+                self.full.add(network_id)
+                self._refuse(task, no_address(network))
+                return False
+        return True
+
     def _place_there(self, task: Task, needs: Needs) -> None:
         """A task of a global service: its node is known, whether it fits there is not."""
+        if not self._has_addresses(task):
+            return
         load = self._nodes.loads.get(task.node_id)
         reason = Reason.NOT_READY if load is None else needs.refusal(load)
         if load is None or reason is not None:
@@ -99,6 +145,8 @@ class _Round:
         tree = self._tree(tasks[0], needs, reasons)
         text = ""
         for task in tasks:
+            if not self._has_addresses(task):
+                continue
             load = None if text else tree.place(task)
             if load is not None:
                 self._assign(task, load)
@@ -118,6 +166,8 @@ class _Round:
 
     def _assign(self, task: Task, load: Load) -> None:
         self._taken.append((load, task))
+        for attachment in task.attachments:
+            self._room[attachment.network_id] -= not attachment.address
         self.changes.append(TaskChange(id=task.id, node_id=load.node.id, status=self._assigned))
 
     def _refuse(self, task: Task, text: str) -> None:
@@ -133,6 +183,8 @@ class _Round:
         """Leave the node set as it was: what is committed comes back to it as a change."""
         for load, task in self._taken:
             load.take(task, -1)
+        for load, task in self._passed_over:
+            load.count(task, 1)
 
 
 class _Place(Protocol):

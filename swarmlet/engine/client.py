@@ -185,6 +185,35 @@ class Engine:
                 )
             )
 
+    # --- networks -------------------------------------------------------------------------------
+
+    async def networks(self, *, label: str) -> Json:
+        """List the networks that have a label."""
+        query = {"filters": json.dumps({"label": [label]})}
+        return await self._wire.call(Request("GET", "/networks", query=query))
+
+    async def create_network(self, body: Mapping[str, Json]) -> str:
+        """Create a network; returns its identifier. One of that name is an EngineError (409)."""
+        answer = await self._wire.call(
+            Request("POST", "/networks/create", body=body, read=CHANGE_TIMEOUT)
+        )
+        return str(answer["Id"])
+
+    async def remove_network(self, network: str) -> None:
+        """Remove a network. One that is gone is fine; one that has containers is an EngineError."""
+        with contextlib.suppress(NotFound):
+            await self._wire.call(Request("DELETE", f"/networks/{network}", read=CHANGE_TIMEOUT))
+
+    async def connect(self, network: str, container: str, address: str) -> None:
+        """Give a container a place in a further network."""
+        body = {
+            "Container": container,
+            "EndpointConfig": {"IPAMConfig": {"IPv4Address": address}},
+        }
+        await self._wire.call(
+            Request("POST", f"/networks/{network}/connect", body=body, read=CHANGE_TIMEOUT)
+        )
+
     # --- events ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager

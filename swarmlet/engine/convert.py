@@ -2,12 +2,13 @@
 
 import base64
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from swarmlet.clock import Instant, Seconds
+from swarmlet.engine.networks import Endpoint
 from swarmlet.model.defaults import stop_grace
 from swarmlet.model.objects import ContainerStatus
 from swarmlet.model.specs import (
@@ -37,10 +38,11 @@ def stop_seconds(spec: TaskSpec) -> Seconds:
 # --- create -------------------------------------------------------------------------------------
 
 
-def create_body(task: Assignment) -> Json:
+def create_body(task: Assignment, endpoints: Sequence[Endpoint] = ()) -> Json:
     """Body of ``POST /containers/create`` for a task; its name is ``task.name``.
 
-    Zero values are left out, so that the image's and the engine's own defaults count.
+    Zero values are left out, so that the image's and the engine's own defaults count. The container
+    gets the first of its networks here: engines before API 1.44 take one only.
     """
     spec = task.spec.container
     body: Json = {
@@ -64,7 +66,20 @@ def create_body(task: Assignment) -> Json:
         body["Healthcheck"] = _health(spec.healthcheck)
     if ports := _host_ports(task.ports):
         body["ExposedPorts"] = {_port_key(port): {} for port in ports}
+    if endpoints:
+        first = endpoints[0]
+        # Names are the cluster's to answer: the node's resolver listens at the gateway's address,
+        # and asks the task's own servers for the rest.
+        body["HostConfig"] |= {"NetworkMode": first.network, "Dns": [first.gateway]}
+        place = {"IPAMConfig": {"IPv4Address": first.address}}
+        body["NetworkingConfig"] = {"EndpointsConfig": {first.network: place}}
     return _present(body)
+
+
+def networks_of(inspected: Json) -> set[str]:
+    """Identifiers of the engine's networks that a container has a place in."""
+    places = (inspected.get("NetworkSettings") or {}).get("Networks") or {}
+    return {str(place.get("NetworkID") or "") for place in places.values()}
 
 
 def labels(task: Assignment) -> dict[str, str]:

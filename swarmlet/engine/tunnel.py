@@ -171,18 +171,23 @@ class EngineGate:
 
     async def get(self, target: str) -> EngineAnswer:
         """GET a small answer. Raises EngineUnavailable, or EngineError for a status >= 400."""
-        with trio.move_on_after(_ANSWER_SECONDS):
-            answer = await self._get(target)
+        return await self.ask("GET", target, seconds=_ANSWER_SECONDS)
+
+    async def ask(self, method: str, target: str, *, seconds: float) -> EngineAnswer:
+        """Ask without a body. Raises EngineUnavailable, or EngineError for a status >= 400."""
+        with trio.move_on_after(seconds):
+            answer = await self._ask(method, target)
             if answer.status >= 400:
                 raise EngineError(_message(answer), status=answer.status)
             return answer
-        raise EngineUnavailable(f"the Docker Engine did not answer within {_ANSWER_SECONDS:g} s")
+        raise EngineUnavailable(f"the Docker Engine did not answer within {seconds:g} s")
 
-    async def _get(self, target: str) -> EngineAnswer:
+    async def _ask(self, method: str, target: str) -> EngineAnswer:
         tunnel = await self.open()
         try:
+            length = [] if method == "GET" else [("Content-Length", "0")]
             await tunnel.send(
-                h11.Request(method="GET", target=target, headers=[("Host", "docker")])
+                h11.Request(method=method, target=target, headers=[("Host", "docker"), *length])
             )
             await tunnel.send(h11.EndOfMessage())
             return await _whole(tunnel)

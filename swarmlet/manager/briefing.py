@@ -50,6 +50,7 @@ def assignment(view: View, task: Task) -> Assignment:
         desired=task.desired,
         state=task.status.state,
         ports=task.ports,
+        attachments=task.attachments,
         registry_auth=service.registry_auth if service else "",
     )
 

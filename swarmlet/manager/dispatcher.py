@@ -12,12 +12,13 @@ import structlog
 import trio
 
 from swarmlet.clock import WallClock
-from swarmlet.control import roles
+from swarmlet.control import forwarding, roles
 from swarmlet.errors import Unavailable
 from swarmlet.manager import briefing, hearing
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.manager.session import Session
+from swarmlet.manager.withdrawals import Withdrawals
 from swarmlet.model.objects import NodeState, NodeStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
@@ -25,6 +26,7 @@ from swarmlet.rpc.messages import (
     REPORT_WINDOW,
     Acknowledged,
     Beat,
+    Forwarded,
     FromAgent,
     Goodbye,
     GoodbyeReason,
@@ -37,7 +39,7 @@ from swarmlet.rpc.messages import (
     Welcome,
 )
 from swarmlet.state.commands import ChangeNodes, NodeChange
-from swarmlet.state.store import Change
+from swarmlet.state.store import Change, everything
 
 log = structlog.get_logger()
 
@@ -84,6 +86,8 @@ class Dispatcher:
         self._now = now
         self._barrier = barrier
         self._ears = ears
+        self._withdrawals = Withdrawals()
+        self._expiry = trio.Event()
         self._ports: dict[str, int] = {}
         self._over = False
         self.sessions: dict[str, Session] = {}
@@ -91,11 +95,13 @@ class Dispatcher:
     async def run(self) -> None:
         """Pass changes of the state on to the sessions, until cancelled (all sessions end then)."""
         try:
-            with self._replica.watch() as watch:
-                while True:
-                    await watch.wait()
-                    change, reset = watch.take()
-                    self._spread(change, reset=reset)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._end_withdrawals)
+                with self._replica.watch() as watch:
+                    while True:
+                        await watch.wait()
+                        change, reset = watch.take()
+                        self._spread(change, reset=reset)
         finally:
             self._over = True
             for session in self.sessions.values():
@@ -103,8 +109,10 @@ class Dispatcher:
 
     def _spread(self, change: Change, *, reset: bool) -> None:
         view = self._replica.view
-        tasks = view.tasks() if reset else change.tasks.values()
-        for task in tasks:
+        if reset:
+            change = everything(view)
+        self._spread_records(change)
+        for task in change.tasks.values():
             session = self.sessions.get(task.node_id)
             if session is not None:
                 session.touch(task.id)
@@ -116,6 +124,35 @@ class Dispatcher:
                     session.scope.cancel()  # removed: its next connection is told so
                 else:
                     session.set_settings(settings[roles.acting_role(node)])
+
+    def _spread_records(self, change: Change) -> None:
+        """What nodes forward by, before the tasks: a stop waits for it."""
+        placed = [task for task in change.tasks.values() if task.attachments]
+        touched = {*change.networks, *change.services, *change.nodes, *(t.id for t in placed)}
+        if not touched:
+            return
+        for task in placed:
+            if not (forwarding.serves(task) or task.status.state.ended):
+                nodes = [s.node_id for s in self.sessions.values() if s.feed.serves(task.id)]
+                self._withdrawals.begin(task.id, nodes, trio.current_time())
+                self._expiry.set()
+        for session in self.sessions.values():
+            session.touch_records(touched)
+
+    async def _end_withdrawals(self) -> None:
+        """Stop tasks whose withdrawal some node does not confirm in time."""
+        while True:
+            with trio.move_on_at(self._withdrawals.wake_at):
+                await self._expiry.wait()
+            self._expiry = trio.Event()
+            self._stop(self._withdrawals.expired(trio.current_time()))
+
+    def _stop(self, task_ids: list[str]) -> None:
+        for task_id in task_ids:
+            task = self._replica.view.task(task_id)
+            session = self.sessions.get(task.node_id) if task else None
+            if session is not None:
+                session.touch(task_id)
 
     async def serve(self, stream: trio.abc.Stream, node_id: str, host: str) -> None:
         """Serve one agent until its connection ends or another takes its place."""
@@ -133,7 +170,7 @@ class Dispatcher:
             await channel.send(_REMOVED)
             return
         with trio.CancelScope() as scope:
-            session = Session(node_id, channel, scope)
+            session = Session(node_id, channel, scope, self._withdrawals)
             self._replace(session)
             try:
                 await self._serve_session(session, hello, host)
@@ -142,6 +179,7 @@ class Dispatcher:
             finally:
                 if self.sessions.get(node_id) is session:
                     del self.sessions[node_id]
+                    self._stop(self._withdrawals.left(node_id))
                     self._ears.ended(node_id, session.goodbye)
 
     async def _is_known(self, node_id: str) -> bool:
@@ -222,6 +260,8 @@ class Dispatcher:
                     return
                 case ProbeAnswer():
                     self._ears.probed(message.seq, heard=message.heard)
+                case Forwarded():
+                    self._stop(self._withdrawals.confirmed(session.node_id, message.seq))
                 case Hello():
                     return
 

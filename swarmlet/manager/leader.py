@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.control import (
@@ -195,7 +196,10 @@ def _scheduling(nodes: NodeSet) -> Rule:
         return {_WAITING} if dirty.schedule(change, waiting=waiting) else set()
 
     def decide(view: View, wanted: AbstractSet[str], now: Instant) -> Decision:
-        return scheduler.decide(view, now, nodes=nodes) if wanted else Decision()
+        decided = scheduler.decide(view, now, nodes=nodes) if wanted else Decision()
+        if decided.wake_at is None:
+            return decided
+        return replace(decided, again={_WAITING: decided.wake_at})
 
     return Rule("scheduler", note, decide)
 

@@ -18,7 +18,7 @@ from swarmlet.errors import NoQuorum, SwarmletError
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.state.commands import AnyCommand, ChangeTasks, CreateTasks, DeleteTasks
-from swarmlet.state.store import Change, View
+from swarmlet.state.store import Change, View, everything
 
 log = structlog.get_logger()
 
@@ -28,16 +28,6 @@ MAX_ITEMS: Final = 1_000
 
 #: Seconds before a refused decision is made again: the reason is usually applied within one round.
 CONFLICT_PAUSE: Final = 0.02
-
-
-def everything(view: View) -> Change:
-    """A change that touches all there is: where a loop begins."""
-    change = Change()
-    change.cluster = True
-    change.nodes.update(node.id for node in view.nodes())
-    change.services.update(service.id for service in view.services())
-    change.tasks.update((task.id, task) for task in view.tasks())
-    return change
 
 
 class Rule(NamedTuple):

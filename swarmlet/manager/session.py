@@ -1,4 +1,8 @@
-"""One agent that is connected to the leader: what it was told, and what it is told next."""
+"""One agent that is connected to the leader: what it was told, and what it is told next.
+
+What its node forwards by goes out before the tasks that need it, and a task is told to stop only
+when no node sends it new connections (:mod:`.withdrawals`).
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -6,6 +10,8 @@ from typing import Final
 import trio
 
 from swarmlet.manager import briefing
+from swarmlet.manager.feed import Feed
+from swarmlet.manager.withdrawals import Withdrawals
 from swarmlet.model.objects import TaskState
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.messages import Assignment, Assignments, FromAgent, GoodbyeReason, Settings
@@ -18,10 +24,19 @@ FLUSH_DELAY: Final = 0.005
 class Session:
     """One agent that is connected. Owned by the dispatcher."""
 
-    def __init__(self, node_id: str, channel: Channel[FromAgent], scope: trio.CancelScope) -> None:
+    def __init__(
+        self,
+        node_id: str,
+        channel: Channel[FromAgent],
+        scope: trio.CancelScope,
+        withdrawals: Withdrawals,
+    ) -> None:
         self.node_id = node_id
         self.channel = channel
         self.scope = scope
+        self.feed = Feed(node_id)
+        self._withdrawals = withdrawals
+        self._touched: dict[str, None] = {}
         self.goodbye: GoodbyeReason | None = None
         self._sent: dict[str, TaskState] = {}
         self._dirty: dict[str, None] = {}
@@ -33,6 +48,11 @@ class Session:
         self._dirty[task_id] = None
         self._wake.set()
 
+    def touch_records(self, idents: Iterable[str]) -> None:
+        """Note objects of the cluster that changed or went: the node may forward by them."""
+        self._touched.update(dict.fromkeys(idents))
+        self._wake.set()
+
     def set_settings(self, settings: Settings) -> None:
         """Send these if they differ from what the agent knows."""
         if self._settings != settings:
@@ -40,7 +60,8 @@ class Session:
             self._wake.set()
 
     async def send_all(self, view: View) -> None:
-        """Send the full assignment set."""
+        """Send all that the node forwards by, and the full assignment set."""
+        await self._send_records(view)
         tasks = [t for t in view.tasks_on_node(self.node_id) if briefing.sendable(t)]
         self._sent = {task.id: task.desired for task in tasks}
         pieces = list(briefing.pieces([briefing.assignment(view, task) for task in tasks]))
@@ -55,6 +76,7 @@ class Session:
             await self._wake.wait()
             await trio.sleep(FLUSH_DELAY)
             self._wake = trio.Event()
+            await self._send_records(view())
             dirty, self._dirty = self._dirty, {}
             update = self._difference(view(), dirty)
             if update.gone:
@@ -66,6 +88,15 @@ class Session:
                 known = self._settings
                 await self.channel.send(known)
 
+    async def _send_records(self, view: View) -> None:
+        touched, self._touched = self._touched, {}
+        serving = [ident for ident in touched if self.feed.serves(ident)]
+        messages = self.feed.next(view, touched)
+        withdrawn = [task_id for task_id in serving if not self.feed.serves(task_id)]
+        self._withdrawals.told(self.node_id, withdrawn, self.feed.seq)
+        for message in messages:
+            await self.channel.send(message)
+
     def _difference(self, view: View, dirty: Iterable[str]) -> Assignments:
         tasks: list[Assignment] = []
         gone: list[str] = []
@@ -74,6 +105,8 @@ class Session:
             if task is None:
                 if self._sent.pop(task_id, None) is not None:
                     gone.append(task_id)
+            elif task.desired > TaskState.RUNNING and self._withdrawals.holds(task_id):
+                self._dirty[task_id] = None  # the dispatcher wakes this session in time
             elif briefing.sendable(task) and self._sent.get(task_id) is not task.desired:
                 self._sent[task_id] = task.desired
                 tasks.append(briefing.assignment(view, task))

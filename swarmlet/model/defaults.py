@@ -15,6 +15,7 @@ from swarmlet.model.specs import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateConfig,
 )
 
 STOP_GRACE: Final = Nanos(10 * SECOND)
@@ -23,6 +24,16 @@ HEARTBEAT: Final = Nanos(1 * SECOND)
 CERT_EXPIRY: Final = Nanos(90 * 24 * 3600 * SECOND)
 RESTART_DELAY: Final = Nanos(5 * SECOND)
 MONITOR: Final = Nanos(5 * SECOND)
+
+#: How long a task that an update waits for may stay in one state before it counts as failed: long
+#: enough for a large image on a slow line. The time that its health check and the end of its
+#: predecessor may take comes on top (see :func:`come_up_limit`).
+COME_UP: Final = Nanos(10 * 60 * SECOND)
+#: And then so much more: after a time without a quorum, news of it may be on the way.
+LAST_GRACE: Final = Nanos(30 * SECOND)
+#: Docker's health check, where the spec leaves it open.
+HEALTH_RETRIES: Final = 3
+HEALTH_PERIOD: Final = Nanos(30 * SECOND)
 
 #: Silence after which a node is suspect (one heartbeat lost, the next one late) and down
 #: (docs/adr/0008). Labels of the cluster change them, in seconds.
@@ -56,6 +67,41 @@ def restart_policy(spec: TaskSpec) -> Restart:
         attempts=policy.max_attempts or 0,
         window=Nanos(policy.window or 0),
     )
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """How tasks are replaced, with nothing left open. ``parallelism`` 0 is all at once."""
+
+    parallelism: int
+    delay: Nanos
+    monitor: Nanos
+    failure_action: str
+    max_failure_ratio: float
+    start_first: bool
+
+
+def update_terms(config: UpdateConfig | None) -> Terms:
+    """One task at a time, stop-first, watched for 5 s, paused by a failure; see UpdateConfig."""
+    given = UpdateConfig(parallelism=1) if config is None else config
+    return Terms(
+        parallelism=given.parallelism,
+        delay=Nanos(given.delay),
+        monitor=Nanos(given.monitor or MONITOR),
+        failure_action=given.failure_action or "pause",
+        max_failure_ratio=given.max_failure_ratio,
+        start_first=given.order == "start-first",
+    )
+
+
+def come_up_limit(template: TaskSpec) -> Nanos:
+    """How long a task may be on its way to RUNNING without any news of it."""
+    container = template.container
+    limit = COME_UP + stop_grace(container)
+    health = container.healthcheck
+    if health is not None and health.test[:1] != ("NONE",):
+        once = (health.interval or HEALTH_PERIOD) + (health.timeout or HEALTH_PERIOD)
+        limit += health.start_period + (health.retries or HEALTH_RETRIES) * once
+    return Nanos(limit)
 
 
 def stop_grace(container: ContainerSpec) -> Nanos:

@@ -9,6 +9,8 @@ from typing import Final
 import msgspec
 
 from swarmlet.clock import Instant
+from swarmlet.model.forwarding import Attachment
+from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE, NetworkSpec
 from swarmlet.model.specs import (
     Availability,
     ClusterSpec,
@@ -92,7 +94,11 @@ class Task(Stored, frozen=True, kw_only=True, gc=False):
     """One attempt to run one slot of a service; never reused: a restart is a new task in the slot.
 
     ``slot`` counts from 1 for replicated services; it is 0 for global ones, whose slot is the node.
-    ``not_before`` holds a replacement at READY until then (restart delay).
+    ``not_before`` holds a replacement at READY until then (restart delay). ``attachments`` are the
+    networks it joins; they get their addresses when the task gets its node, and keep them until the
+    task has ended. ``running_at`` and ``ended_at`` are when the managers first heard so;
+    ``late_at`` is when an update gives up waiting for it, unless there is news of it before. 0 is
+    not yet.
     """
 
     service_id: str
@@ -102,9 +108,13 @@ class Task(Stored, frozen=True, kw_only=True, gc=False):
     spec: TaskSpec
     spec_version: int = 0
     ports: tuple[PortConfig, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     status: TaskStatus
     desired: TaskState = TaskState.RUNNING
     not_before: Instant = Instant(0)
+    running_at: Instant = Instant(0)
+    ended_at: Instant = Instant(0)
+    late_at: Instant = Instant(0)
 
     @property
     def name(self) -> str:
@@ -132,6 +142,16 @@ class UpdateState(enum.StrEnum):
     ROLLBACK_PAUSED = "rollback_paused"
     ROLLBACK_COMPLETED = "rollback_completed"
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether tasks are being replaced, forth or back."""
+        return self in {UpdateState.UPDATING, UpdateState.ROLLBACK_STARTED}
+
+    @property
+    def paused(self) -> bool:
+        """Whether a user has to decide what happens next."""
+        return self in {UpdateState.PAUSED, UpdateState.ROLLBACK_PAUSED}
+
 
 class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """The latest update of a service."""
@@ -143,14 +163,20 @@ class UpdateStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
 
 
 class Service(Stored, frozen=True, kw_only=True, gc=False):
-    """A service. ``spec_version`` is the index at which its task template or ports last changed.
+    """A service.
 
-    A task is up to date when it carries the same ``spec_version``.
+    ``spec_version`` is the index at which its tasks' template last changed, or its latest update or
+    rollback began: a task that carries it was made by that update. A task is up to date when it is
+    what would be made now (:mod:`swarmlet.control.template`). ``attachments`` are its networks,
+    with its virtual addresses; ``ports`` are the spec's, each with the number that is published.
+    Both are the state machine's to give.
     ``registry_auth`` is the client's ``X-Registry-Auth``, passed on to pulls; "" for none.
     """
 
     spec: ServiceSpec
     spec_version: int = 0
+    attachments: tuple[Attachment, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
     previous_spec: ServiceSpec | None = None
     update_status: UpdateStatus | None = None
     registry_auth: str = ""
@@ -174,11 +200,15 @@ class Plugin(msgspec.Struct, frozen=True, gc=False):
 
 
 class NodeDescription(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What a node says of itself when it connects."""
+    """What a node says of itself when it connects.
+
+    ``subnets`` are those of its own addresses and routes: overlay networks keep clear of them.
+    """
 
     hostname: str
     platform: Platform
     resources: Resources
+    subnets: tuple[str, ...] = ()
     engine_version: str = ""
     engine_labels: Labels = msgspec.field(default_factory=dict[str, str])
     plugins: tuple[Plugin, ...] = ()
@@ -198,10 +228,12 @@ class Node(Stored, frozen=True, kw_only=True, gc=False):
 
     ``spec.role`` is what the operator wants; ``role`` is what its certificate says and what it may
     do now. ``manager_addr`` is ``host:port`` of its manager listener, "" for a worker.
+    ``number`` counts nodes from 1; packets between nodes carry it (the state machine gives it).
     """
 
     spec: NodeSpec
     role: Role
+    number: int = 0
     description: NodeDescription | None = None
     status: NodeStatus = msgspec.field(default_factory=NodeStatus)
     manager_addr: str = ""
@@ -233,9 +265,24 @@ class JoinTokens(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     manager: str
 
 
+class Network(Stored, frozen=True, kw_only=True, gc=False):
+    """An overlay network. Its addresses are the state machine's to give, see state.addresses.
+
+    ``pool`` is the part of ``subnet`` that tasks and services get their addresses from.
+    """
+
+    spec: NetworkSpec
+    subnet: str = ""
+    gateway: str = ""
+    pool: str = ""
+
+
 class Cluster(Stored, frozen=True, kw_only=True, gc=False):
-    """The one cluster object."""
+    """The one cluster object. ``address_pools`` is where subnets of new networks come from."""
 
     spec: ClusterSpec
     root_ca: RootCa
     tokens: JoinTokens
+    address_pools: tuple[str, ...] = ()
+    subnet_size: int = DEFAULT_SUBNET_SIZE
+    data_port: int = DEFAULT_DATA_PORT

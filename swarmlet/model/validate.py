@@ -27,10 +27,8 @@ from swarmlet.model.problems import (
 )
 from swarmlet.model.specs import (
     ClusterSpec,
-    EndpointSpec,
     NodeSpec,
     Placement,
-    PortConfig,
     RestartPolicy,
     ServiceMode,
     ServiceSpec,
@@ -38,6 +36,7 @@ from swarmlet.model.specs import (
     UpdateConfig,
 )
 from swarmlet.model.validate_container import container_problems, resource_problems
+from swarmlet.model.validate_endpoint import endpoint_problems, endpoint_warnings
 
 __all__ = [
     "Problem",
@@ -61,10 +60,9 @@ def service_problems(spec: ServiceSpec) -> list[Problem]:
             label_problems("Labels", spec.labels),
             _mode(spec.mode),
             _template(spec.task_template),
-            _endpoint(spec),
+            endpoint_problems(spec),
             _update("UpdateConfig", spec.update_config),
             _update("RollbackConfig", spec.rollback_config),
-            only_if(bool(spec.networks), "Networks", f"overlay networks are {NOT_YET}"),
         )
     )
 
@@ -117,7 +115,6 @@ def _template(task: TaskSpec) -> Problems:
         f"{at}.Runtime",
         f'unknown runtime "{task.runtime}"',
     )
-    yield from only_if(bool(task.networks), f"{at}.Networks", f"overlay networks are {NOT_YET}")
     if task.container_spec is None:
         yield Problem(f"{at}.ContainerSpec", "is required")
     else:
@@ -148,46 +145,7 @@ def _placement(at: str, placement: Placement) -> Problems:
     yield from whole(at, placement, "max_replicas")
 
 
-# --- ports, update, warnings --------------------------------------------------------------------
-
-
-def _endpoint(spec: ServiceSpec) -> Problems:
-    endpoint = spec.endpoint_spec
-    if endpoint is None:
-        return
-    taken: set[tuple[str, int]] = set()
-    for i, port in enumerate(endpoint.ports):
-        at = f"EndpointSpec.Ports[{i}]"
-        yield from _port(at, port, endpoint)
-        key = (port.protocol or "tcp", port.published_port)
-        yield from only_if(
-            port.published_port != 0 and key in taken,
-            at,
-            f"duplicate published port {port.published_port}/{key[0]}",
-        )
-        taken.add(key)
-
-
-def _port(at: str, port: PortConfig, endpoint: EndpointSpec) -> Problems:
-    yield from only_if(
-        not 1 <= port.target_port <= 65_535,
-        f"{at}.TargetPort",
-        f"invalid port {port.target_port}: must be between 1 and 65535",
-    )
-    yield from only_if(
-        not 0 <= port.published_port <= 65_535,
-        f"{at}.PublishedPort",
-        f"invalid port {port.published_port}: must be between 0 and 65535",
-    )
-    if port.publish_mode == "host":
-        return
-    if endpoint.mode == "dnsrr":
-        yield Problem(
-            "", "EndpointSpec: port published with ingress mode can't be used with dnsrr mode"
-        )
-    yield Problem(
-        f"{at}.PublishMode", f"ingress ports are {NOT_YET}: use mode=host in the port's setting"
-    )
+# --- update, warnings ---------------------------------------------------------------------------
 
 
 def _update(at: str, config: UpdateConfig | None) -> Problems:
@@ -197,40 +155,30 @@ def _update(at: str, config: UpdateConfig | None) -> Problems:
 
 
 def service_warnings(spec: ServiceSpec) -> list[str]:
-    """Settings that are kept, and have no effect yet."""
+    """Settings that are kept, and cannot have the effect they ask for."""
     found = chain(
-        _update_warnings("UpdateConfig", spec.update_config),
-        _update_warnings("RollbackConfig", spec.rollback_config),
-        _endpoint_warnings(spec.endpoint_spec),
+        _order_warnings("UpdateConfig", spec.update_config, spec),
+        _order_warnings("RollbackConfig", spec.rollback_config, spec),
+        endpoint_warnings(spec),
     )
     return list(found)
 
 
-def _endpoint_warnings(endpoint: EndpointSpec | None) -> Iterator[str]:
-    if endpoint is not None and endpoint.mode == "dnsrr":
-        yield "EndpointSpec.Mode: dnsrr has no effect yet in swarmlet: DNS does not know services"
-
-
-#: What updates do today, whatever is asked: one task after another, the old one first.
-_EFFECTIVE: Final = {
-    "parallelism": (1,),
-    "delay": (0,),
-    "failure_action": ("", "pause"),
-    "max_failure_ratio": (0,),
-    "order": ("", "stop-first"),
-}
-
-
-def _update_warnings(at: str, config: UpdateConfig | None) -> Iterator[str]:
-    if config is None:
+def _order_warnings(at: str, config: UpdateConfig | None, spec: ServiceSpec) -> Iterator[str]:
+    """Two tasks on one node cannot bind the same port of it."""
+    bound = any(port.publish_mode == "host" and port.published_port for port in spec.ports)
+    if config is None or config.order != "start-first" or not bound:
         return
-    for field, effective in _EFFECTIVE.items():
-        value = getattr(config, field)
-        if value not in effective:
-            yield (
-                f"{at}.{api_name(config, field)}: {value} has no effect yet in swarmlet; "
-                "tasks are replaced one at a time, stop first"
-            )
+    if spec.is_global:
+        yield (
+            f"{at}.Order: start-first is not possible where a task binds a port of its node; "
+            "the tasks of this global service are replaced stop-first"
+        )
+    else:
+        yield (
+            f"{at}.Order: start-first needs a node where the published ports are free; "
+            "while there is none, an update waits"
+        )
 
 
 # --- node and cluster ---------------------------------------------------------------------------

@@ -5,7 +5,8 @@
     identity/     key, certificate, CA                (security.identity)
     raft.key      key of the files in raft/           (security.sealed)
     raft/         log and snapshots, sealed           (consensus)
-    tasks/        assignments of this node            (agent.storage)
+    tasks/        assignments of this node            (agent.storage, agent.networking)
+    forwarding/   what the kernel had before, names   (net)
     node.json     addresses, and the managers that were last known
     unfinished    there while the first manager of a cluster is being made
 """
@@ -43,6 +44,7 @@ class StateDir:
         self.raft = root / "raft"
         self.raft_key = root / "raft.key"
         self.tasks = root / "tasks"
+        self.forwarding = root / "forwarding"
         self._node = root / "node.json"
         self._unfinished = root / "unfinished"
 
@@ -104,5 +106,6 @@ class StateDir:
         self.wipe_raft()
         shutil.rmtree(self.identity.directory, ignore_errors=True)
         shutil.rmtree(self.tasks, ignore_errors=True)
+        shutil.rmtree(self.forwarding, ignore_errors=True)
         self._node.unlink(missing_ok=True)
         self._unfinished.unlink(missing_ok=True)

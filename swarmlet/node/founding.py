@@ -5,12 +5,14 @@ import msgspec
 from swarmlet.api.backend import InitRequest
 from swarmlet.clock import Rng, WallClock
 from swarmlet.model import defaults, ids
-from swarmlet.model.objects import Cluster, JoinTokens, Node, NodeStatus
+from swarmlet.model.networks import DEFAULT_POOLS, INGRESS, NODE_POOL, NetworkSpec
+from swarmlet.model.objects import Cluster, JoinTokens, Network, Node, NodeStatus
 from swarmlet.model.specs import ClusterSpec, NodeSpec, Role
 from swarmlet.node import addresses
 from swarmlet.security import ca, tokens
 from swarmlet.security.identity import Identity
-from swarmlet.state.commands import AnyCommand, PutCluster, PutNode
+from swarmlet.state.addresses import first_free_subnet
+from swarmlet.state.commands import AnyCommand, PutCluster, PutNetwork, PutNode
 
 
 class Founded(msgspec.Struct, frozen=True):
@@ -20,8 +22,18 @@ class Founded(msgspec.Struct, frozen=True):
     commands: tuple[AnyCommand, ...]
 
 
-def found(request: InitRequest, advertise_addr: str, *, now: WallClock, rng: Rng) -> Founded:
-    """Make a cluster's CA and tokens, and its first manager's identity."""
+def found(
+    request: InitRequest,
+    advertise_addr: str,
+    *,
+    subnets: tuple[str, ...] = (),
+    now: WallClock,
+    rng: Rng,
+) -> Founded:
+    """Make a cluster's CA and tokens, and its first manager's identity.
+
+    ``subnets`` are those of this machine: the ingress network keeps clear of them if it can.
+    """
     cluster_id, node_id = ids.new_id(rng), ids.new_id(rng)
     root = ca.create_root(now())
     key = ca.new_key()
@@ -40,6 +52,9 @@ def found(request: InitRequest, advertise_addr: str, *, now: WallClock, rng: Rng
         tokens=JoinTokens(
             worker=tokens.new_token(digest, rng), manager=tokens.new_token(digest, rng)
         ),
+        address_pools=request.address_pools,
+        subnet_size=request.subnet_size,
+        data_port=request.data_port,
     )
     node = Node(
         id=node_id,
@@ -50,8 +65,26 @@ def found(request: InitRequest, advertise_addr: str, *, now: WallClock, rng: Rng
     )
     return Founded(
         Identity(node_id, Role.MANAGER, cluster_id, key.decode(), cert, root.cert),
-        (PutCluster(cluster=cluster, expect=0), PutNode(node=node, expect=0)),
+        (
+            PutCluster(cluster=cluster, expect=0),
+            PutNode(node=node, expect=0),
+            _ingress(cluster, subnets, rng),
+        ),
     )
+
+
+def _ingress(cluster: Cluster, subnets: tuple[str, ...], rng: Rng) -> PutNetwork:
+    """The network of published ports.
+
+    A host that routes the whole pool somewhere else does not stop a cluster from being made: its
+    users chose the pool, or will (as Docker does, the overlay then hides what it covers).
+    """
+    pools = cluster.address_pools or DEFAULT_POOLS
+    room = first_free_subnet(pools, cluster.subnet_size, [*subnets, NODE_POOL])
+    network = Network(
+        id=ids.new_id(rng), spec=NetworkSpec(name=INGRESS, driver="overlay", ingress=True)
+    )
+    return PutNetwork(network=network, avoid=subnets if room else ())
 
 
 def _named(spec: ClusterSpec) -> ClusterSpec:

@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.describe import describe
+from swarmlet.agent.networking import Networking
 from swarmlet.agent.session import AgentSession, NodeRemoved
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
@@ -24,12 +25,14 @@ from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Role
+from swarmlet.net.forwarder import Forwarder
+from swarmlet.net.resolver_keeper import ResolverKeeper
 from swarmlet.node import addresses
 from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
 from swarmlet.node.renewal import renew_in_time
 from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
-from swarmlet.rpc.messages import Assignments, GoodbyeReason, Peer, Settings
+from swarmlet.rpc.messages import Assignments, Forwarding, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
 from swarmlet.security.identity import Identity
 from swarmlet.state.commands import AnyCommand
@@ -80,7 +83,16 @@ class Membership:
         self._renewing = trio.Lock()
         self._manager_scope: trio.CancelScope | None = None
         self._manager_gone = trio.Event()
-        self._worker = Worker(engine, Storage(state.tasks), self._report, clock=now, rng=rng)
+        self.networking = Networking(
+            engine,
+            Forwarder(state.forwarding),
+            ResolverKeeper(state.forwarding),
+            directory=state.tasks,
+            rng=rng,
+        )
+        self._worker = Worker(
+            engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
+        )
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
 
     async def run(
@@ -104,6 +116,7 @@ class Membership:
                     await manager.proposer.propose(*founding)
             elif self.file.voted:
                 self._forget_raft()  # a demotion that was interrupted
+            await nursery.start(self.networking.run)
             await nursery.start(self._worker.run)
             nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._follow_role, nursery)
@@ -157,6 +170,7 @@ class Membership:
         """Stop and remove every container of this node's tasks."""
         self._worker.assign(Assignments(full=True))
         await self._worker.wait_idle()
+        await self.networking.leave()
 
     # The agent's side.
 
@@ -200,6 +214,14 @@ class Membership:
     def on_assignments(self, assignments: Assignments) -> None:
         """The leader assigned tasks."""
         self._worker.assign(assignments)
+
+    def on_forwarding(self, forwarding: Forwarding) -> None:
+        """The leader said what to forward by."""
+        self.networking.take(forwarding)
+
+    async def forwards(self) -> None:
+        """Return once the kernel forwards by all that was said so far."""
+        await self.networking.applied()
 
     def on_settings(self, settings: Settings) -> None:
         """The leader said where managers are and which role this node shall have."""

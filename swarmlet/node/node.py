@@ -9,6 +9,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.session import NodeRemoved
+from swarmlet.agent.subnets import own_subnets
 from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHealth
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
@@ -227,7 +228,13 @@ class Node:
             self._refuse_member()
             await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
-            founded = founding.found(request, file.advertise_addr, now=self._clock, rng=self._rng)
+            founded = founding.found(
+                request,
+                file.advertise_addr,
+                subnets=own_subnets(),
+                now=self._clock,
+                rng=self._rng,
+            )
             node_id = founded.identity.node_id
             self._state.begin()
             self._save(

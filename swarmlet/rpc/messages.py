@@ -11,6 +11,14 @@ from typing import Final
 import msgspec
 
 from swarmlet.clock import Nanos
+from swarmlet.model.forwarding import (
+    Attachment,
+    NetworkRecord,
+    PeerRecord,
+    ServiceRecord,
+    TaskRecord,
+)
+from swarmlet.model.networks import DEFAULT_DATA_PORT
 from swarmlet.model.objects import NodeDescription, TaskState, TaskStatus
 from swarmlet.model.specs import PortConfig, Role, TaskSpec
 
@@ -56,6 +64,12 @@ class Goodbye(Message, frozen=True, kw_only=True):
     """Last message of a session that ends on purpose."""
 
     reason: GoodbyeReason
+
+
+class Forwarded(Message, frozen=True, kw_only=True):
+    """The node's kernel forwards by what :class:`Forwarding` said, up to ``seq``."""
+
+    seq: int
 
 
 # What a manager says.
@@ -113,6 +127,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     desired: TaskState
     state: TaskState
     ports: tuple[PortConfig, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
     registry_auth: str = ""
 
     @property
@@ -131,6 +146,25 @@ class Assignments(Message, frozen=True, kw_only=True):
     full: bool
     tasks: tuple[Assignment, ...] = ()
     others: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+class Forwarding(Message, frozen=True, kw_only=True):
+    """What the node forwards by. ``full``: forget all that was said before; else it is a change.
+
+    ``gone`` names records of any kind. What belongs together may come in pieces: only when ``last``
+    is set it counts.
+    """
+
+    seq: int
+    full: bool = False
+    last: bool = True
+    me: int = 0
+    data_port: int = DEFAULT_DATA_PORT
+    peers: tuple[PeerRecord, ...] = ()
+    networks: tuple[NetworkRecord, ...] = ()
+    services: tuple[ServiceRecord, ...] = ()
+    tasks: tuple[TaskRecord, ...] = ()
     gone: tuple[str, ...] = ()
 
 
@@ -159,7 +193,15 @@ class ProbeAnswer(Message, frozen=True, kw_only=True):
     heard: bool
 
 
-FromAgent = Hello | Beat | Report | Goodbye | ProbeAnswer
+FromAgent = Hello | Beat | Report | Goodbye | ProbeAnswer | Forwarded
 FromManager = (
-    Redirect | Refused | Welcome | Settings | Assignments | Acknowledged | Pulse | ProbeRequest
+    Redirect
+    | Refused
+    | Welcome
+    | Settings
+    | Assignments
+    | Forwarding
+    | Acknowledged
+    | Pulse
+    | ProbeRequest
 )

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from swarmlet.stack import values
 from swarmlet.stack.load import Node
+from swarmlet.stack.networks import StackNetwork
 from swarmlet.stack.plan import Plan
 from swarmlet.stack.problems import Mark, Problem, StackError
 from swarmlet.stack.quantities import quoted
@@ -33,8 +34,15 @@ _TYPES: Final = {
 }
 
 
-def checked(root: Node, namespace: str) -> list[Json]:
-    """The specs that a stack stands for. Raises StackError with all its problems."""
+class Stack(NamedTuple):
+    """What a stack stands for: specs of services, and the networks that they are in."""
+
+    services: list[Json]
+    networks: list[StackNetwork]
+
+
+def checked(root: Node, namespace: str) -> Stack:
+    """What a stack stands for. Raises StackError with all its problems."""
     problems = list(_variables(root, ""))
     unresolved = {_place(p.mark) for p in problems}
     errors = list(_validator().iter_errors(root.plain()))
@@ -49,11 +57,11 @@ def checked(root: Node, namespace: str) -> list[Json]:
         _pass_over(root, error)
     _unescape(root, set())
     plan = Plan(root, namespace)
-    specs = plan.services()
+    found = Stack(plan.services(), plan.networks())
     problems += [p for p in plan.problems if _place(p.mark) not in unresolved]
     if problems:
         raise StackError(_once(problems))
-    return specs
+    return found
 
 
 def _pass_over(root: Node, error: ValidationError) -> None:

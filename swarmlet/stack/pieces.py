@@ -35,7 +35,7 @@ def ports_of(node: Node) -> list[Json]:
     if node.fields and "target" not in fields:
         return []
     if fields:
-        return [values.port_of_fields({k: v.text for k, v in fields.items()})]
+        return values.ports_of_fields({k: v.text for k, v in fields.items()})
     return values.short_port(node.text)
 
 

@@ -6,28 +6,26 @@ what is wrong with one is reported at its place; the reading goes on, so that al
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from swarmlet.stack import quantities, values
 from swarmlet.stack.load import Node
+from swarmlet.stack.networks import Networks, StackNetwork
 from swarmlet.stack.pieces import dropped, mount_of, ports_of, sound, split, tmpfs
-from swarmlet.stack.problems import Mark, Problem
+from swarmlet.stack.reading import IMAGE_LABEL, NAMESPACE_LABEL, Reading
 
 Json = Any
 T = TypeVar("T")
 
-NAMESPACE_LABEL: Final = "com.docker.stack.namespace"
-IMAGE_LABEL: Final = "com.docker.stack.image"
 
-
-class Plan:
+class Plan(Reading):
     """Reads one stack. ``problems`` is complete only after :meth:`services`."""
 
     def __init__(self, root: Node, namespace: str) -> None:
-        self.root = root
+        super().__init__(root)
         self.namespace = namespace
-        self.problems: list[Problem] = []
-        self.volumes = sound(root.fields).get("volumes", Node(root.mark, {})).fields
+        self.volumes = self.section("volumes").fields
+        self._networks = Networks(self, namespace)
 
     def services(self) -> list[Json]:
         """The specs of all services, in the order of the file; bad ones are left out."""
@@ -39,25 +37,16 @@ class Plan:
             self.at(mark, path, partial(values.name_in_stack, self.namespace, name))
             if not node.bad:
                 specs.append(_Service(self, node, name, path).spec())
+        self._networks.check()
         return specs
 
-    def report(self, mark: Mark, path: str, message: str) -> None:
-        """Note a problem."""
-        self.problems.append(Problem(mark, path, message))
+    def networks(self) -> list[StackNetwork]:
+        """The networks that the services are in; complete only after :meth:`services`."""
+        return list(self._networks.used.values())
 
-    def at(self, mark: Mark, path: str, read: Callable[[], T]) -> T | None:
-        """Read something at a place; None, and a problem, when it is wrong."""
-        try:
-            return read()
-        except ValueError as exc:
-            self.report(mark, path, str(exc))
-            return None
-
-    def read(self, node: Node, path: str, parse: Callable[[str], T]) -> T | None:
-        """Read the text of a scalar; None, and a problem, when it is wrong."""
-        if node.bad:
-            return None
-        return self.at(node.mark, path, lambda: parse(node.text))
+    def attachments(self, service: str, node: Node | None, path: str) -> list[Json]:
+        """The networks of one service."""
+        return self._networks.attachments(service, node, path)
 
 
 class _Service:
@@ -80,9 +69,13 @@ class _Service:
             "TaskTemplate": self._template(image),
             "Mode": self._mode(),
         }
-        ports = self._ports()
-        if ports:
-            spec["EndpointSpec"] = {"Ports": ports}
+        for key, name in (("update_config", "UpdateConfig"), ("rollback_config", "RollbackConfig")):
+            if key in self.deploy:
+                spec[name] = self._update(key)
+        mode = self.deploy.get("endpoint_mode")
+        endpoint = dropped({"Mode": mode.text if mode else None, "Ports": self._ports()})
+        if endpoint:
+            spec["EndpointSpec"] = endpoint
         return spec
 
     # -- access ----------------------------------------------------------------------------------
@@ -118,22 +111,7 @@ class _Service:
         return [one for one in read if one is not None]
 
     def _pairs(self, fields: dict[str, Node], key: str, path: str) -> dict[str, str]:
-        """``KEY=VALUE`` in a list, or a mapping; nothing is an empty value."""
-        node = fields.get(key)
-        if node is None:
-            return {}
-        if isinstance(node.value, dict):
-            return {k: "" if v.empty else v.text for k, v in sound(node.value).items()}
-        pairs: dict[str, str] = {}
-        for i, one in enumerate(node.items):
-            if one.bad:
-                continue
-            name, _, value = one.text.partition("=")
-            if not name.strip():
-                where = f"{self.path}.{path}[{i}]"
-                self.plan.report(one.mark, where, "KEY=VALUE is wanted")
-            pairs[name] = value
-        return pairs
+        return self.plan.pairs(fields, key, f"{self.path}.{path}")
 
     # -- parts of the spec -----------------------------------------------------------------------
 
@@ -143,6 +121,9 @@ class _Service:
             "Resources": self._resources(),
             "RestartPolicy": self._restart(),
             "Placement": self._placement(),
+            "Networks": self.plan.attachments(
+                self.name, self.fields.get("networks"), f"{self.path}.networks"
+            ),
         }
         return dropped(template)
 
@@ -263,6 +244,26 @@ class _Service:
             }
         )
 
+    def _update(self, key: str) -> Json:
+        """How tasks are replaced: one at a time unless it says otherwise, as in Docker."""
+        fields, path = self._sub(self.deploy, key), f"deploy.{key}"
+        words = {
+            name: fields[one].text
+            for one, name in (("failure_action", "FailureAction"), ("order", "Order"))
+            if one in fields
+        }
+        given = {
+            "Parallelism": self._read(
+                fields, "parallelism", f"{path}.parallelism", quantities.count
+            ),
+            "Delay": self._read(fields, "delay", f"{path}.delay", quantities.duration),
+            "Monitor": self._read(fields, "monitor", f"{path}.monitor", quantities.duration),
+            "MaxFailureRatio": self._read(
+                fields, "max_failure_ratio", f"{path}.max_failure_ratio", quantities.ratio
+            ),
+        }
+        return {"Parallelism": 1, **words} | {k: v for k, v in given.items() if v is not None}
+
     def _placement(self) -> Json:
         fields = self._sub(self.deploy, "placement")
         path = f"{self.path}.deploy.placement"
@@ -306,16 +307,7 @@ class _Service:
         for i, one in enumerate(node.items if node else ()):
             path = f"{self.path}.ports[{i}]"
             ports = None if one.bad else self.plan.at(one.mark, path, partial(ports_of, one))
-            for port in ports or ():
-                if port["PublishMode"] == "ingress":
-                    self.plan.report(
-                        one.mark,
-                        path,
-                        "a port published on every node is not supported yet;"
-                        " write target:, published: and mode: host",
-                    )
-                    break
-                found.append(port)
+            found += ports or ()
         return found
 
     def _mounts(self) -> list[Json]:

@@ -71,6 +71,17 @@ def count(text: str) -> int:
     return int(text)
 
 
+def ratio(text: str) -> float:
+    """A share between 0 and 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise ValueError(f"a share between 0 and 1 is wanted, not {quoted(text)}")
+    return number
+
+
 def quoted(text: str) -> str:
     """What the user wrote, cut to a sane length, for a message."""
     return f'"{text if len(text) <= 40 else text[:39] + "…"}"'

@@ -105,7 +105,10 @@ def short_port(text: str) -> list[Json]:
     if found is None:
         raise ValueError(f"PUBLISHED:TARGET such as 8080:80 is wanted, not {quoted(text)}")
     if found["ip"]:
-        raise ValueError(f"a service cannot publish on one address only: {quoted(text)}")
+        raise ValueError(
+            f"a port cannot name an address: {quoted(text)}; the label "
+            f"swarmlet.publish.address={found['ip']} limits all ports of its service to one"
+        )
     targets = _ports(found["target"])
     published = _ports(found["published"]) if found["published"] else [0] * len(targets)
     if len(targets) != len(published):
@@ -137,6 +140,23 @@ def port_of_fields(fields: Mapping[str, str]) -> Json:
     if fields.get("name"):
         port["Name"] = fields["name"]
     return port
+
+
+def ports_of_fields(fields: Mapping[str, str]) -> list[Json]:
+    """The long form, where ``published`` and ``target`` may be equally long ranges."""
+    target, published = fields.get("target", ""), fields.get("published", "")
+    if "-" not in target + published:
+        return [port_of_fields(fields)]
+    targets = _ports(target)
+    numbers = _ports(published) if published else []
+    if numbers and len(numbers) != len(targets):
+        raise ValueError(
+            f"the ranges {quoted(published)} and {quoted(target)} are not equally long"
+        )
+    ports = [port_of_fields({**fields, "target": str(t), "published": ""}) for t in targets]
+    for port, number in zip(ports, numbers, strict=False):
+        port["PublishedPort"] = number
+    return ports
 
 
 def _protocol(text: str) -> str:

@@ -14,6 +14,7 @@ from swarmlet.clock import Instant
 from swarmlet.errors import Damaged
 from swarmlet.model.objects import (
     Cluster,
+    Network,
     Node,
     NodeDescription,
     NodeStatus,
@@ -24,8 +25,10 @@ from swarmlet.model.objects import (
 )
 from swarmlet.model.specs import Role
 
-#: Version of the commands' form. A new optional field does not change it; anything else does.
-FORMAT: Final = 1
+#: Version of the commands' form and meaning. A new optional field does not change it; anything
+#: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written;
+#: tasks carry when they came up and ended, a begun update is a new spec version.
+FORMAT: Final = 2
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True, omit_defaults=True):
@@ -94,6 +97,23 @@ class DeleteService(Command, frozen=True, kw_only=True, gc=False):
     id: str
 
 
+class PutNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Create a network. Its name must be free.
+
+    Without a subnet it gets the first free one of the cluster's pools that overlaps none of
+    ``avoid`` (what the hosts themselves route).
+    """
+
+    network: Network
+    avoid: tuple[str, ...] = ()
+
+
+class DeleteNetwork(Command, frozen=True, kw_only=True, gc=False):
+    """Remove a network that nobody uses."""
+
+    id: str
+
+
 class NewTask(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """A task to create. Its spec is the service's, so not sent; ``node_id`` for global ones."""
 
@@ -123,6 +143,7 @@ class TaskChange(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defau
     desired: TaskState | None = None
     node_id: str | None = None
     status: TaskStatus | None = None
+    late_at: Instant | None = None
 
 
 class ChangeTasks(Command, frozen=True, kw_only=True, gc=False):
@@ -159,6 +180,8 @@ AnyCommand = (
     | PutService
     | SetUpdateStatus
     | DeleteService
+    | PutNetwork
+    | DeleteNetwork
     | CreateTasks
     | ChangeTasks
     | ReportTasks

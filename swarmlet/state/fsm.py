@@ -14,18 +14,21 @@ from msgspec.structs import replace
 from swarmlet.clock import Instant
 from swarmlet.errors import AlreadyExists, NotFound, OutOfSequence
 from swarmlet.model.objects import Service, Stored, Task, TaskState, TaskStatus
+from swarmlet.state import endpoints
 from swarmlet.state.commands import (
     AnyCommand,
     Batch,
     ChangeNodes,
     ChangeTasks,
     CreateTasks,
+    DeleteNetwork,
     DeleteNode,
     DeleteService,
     DeleteTasks,
     NewTask,
     Outcome,
     PutCluster,
+    PutNetwork,
     PutNode,
     PutService,
     Refusal,
@@ -40,7 +43,7 @@ _STALE: Final = Refusal(OutOfSequence.code, OutOfSequence().message)
 
 def apply(store: Store, batch: Batch, index: int) -> list[Outcome]:
     """Apply the commands of one log entry in order. Returns an outcome for each."""
-    store.index = index
+    store.index, store.at = index, batch.at
     return [_HANDLERS[type(command)](store, command, batch.at) for command in batch.commands]
 
 
@@ -66,7 +69,9 @@ def _put_node(store: Store, command: PutNode, at: Instant) -> Outcome:
     old = store.node(command.node.id)
     if not _fits(old, command.expect):
         return _STALE
-    store.put_node(replace(command.node, **_stamped(store, command.node, old, at)))
+    fields = _stamped(store, command.node, old, at)
+    fields["number"] = old.number if old is not None else endpoints.free_number(store)
+    store.put_node(replace(command.node, **fields))
     return None
 
 
@@ -111,9 +116,13 @@ def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
             "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
             f"service {new.spec.name} already exists",
         )
+    endpoint = endpoints.give(store, new, old)
+    if isinstance(endpoint, Refusal):
+        return endpoint
     fields = _stamped(store, new, old, at)
+    fields["attachments"], fields["ports"] = endpoint
     fields["spec_version"] = store.index
-    if old is not None and not _restarts(old, new):
+    if old is not None and not _restarts(old, new) and not _begins(old, new):
         fields["spec_version"] = old.spec_version
     store.put_service(replace(new, **fields))
     return None
@@ -126,6 +135,14 @@ def _restarts(old: Service, new: Service) -> bool:
         or old.spec.networks != new.spec.networks
         or old.spec.ports != new.spec.ports
     )
+
+
+def _begins(old: Service, new: Service) -> bool:
+    """Whether an update or a rollback begins, if only to go on with one that was paused."""
+    before, after = old.update_status, new.update_status
+    if after is None or not after.state.in_progress:
+        return False
+    return before is None or (before.state, before.started_at) != (after.state, after.started_at)
 
 
 def _set_update_status(store: Store, command: SetUpdateStatus, at: Instant) -> Outcome:
@@ -145,6 +162,22 @@ def _delete_service(store: Store, command: DeleteService, at: Instant) -> Outcom
     for task in list(store.tasks_of_service(command.id)):
         _set(store, task, at, desired=TaskState.REMOVE)
     return None
+
+
+def _put_network(store: Store, command: PutNetwork, at: Instant) -> Outcome:
+    network = endpoints.settle_network(store, command.network, command.avoid)
+    if isinstance(network, Refusal):
+        return network
+    store.put_network(replace(network, **_stamped(store, network, None, at)))
+    return None
+
+
+def _delete_network(store: Store, command: DeleteNetwork, at: Instant) -> Outcome:
+    del at
+    refusal = endpoints.network_in_use(store, command.id)
+    if refusal is None:
+        store.delete_network(command.id)
+    return refusal
 
 
 def _create_tasks(store: Store, command: CreateTasks, at: Instant) -> Outcome:
@@ -170,7 +203,8 @@ def _task_of(store: Store, service: Service, new: NewTask, at: Instant) -> Task:
         node_id=new.node_id,
         spec=service.spec.task_template,
         spec_version=service.spec_version,
-        ports=service.spec.ports,
+        ports=service.ports,
+        attachments=endpoints.of_task(service),
         status=TaskStatus(state=TaskState.PENDING, at=at, message="pending task scheduling"),
         desired=new.desired,
         not_before=new.not_before,
@@ -192,9 +226,14 @@ def _decided(store: Store, task: Task, change: TaskChange) -> dict[str, Any]:
         fields["desired"] = change.desired
     if change.node_id is not None and not _may_place(store, task, change.node_id):
         return fields  # the status belongs to the placement, which came too late
-    if change.node_id is not None:
-        fields["node_id"] = change.node_id
+    if change.late_at is not None:
+        fields["late_at"] = task.late_at or change.late_at
     status = change.status
+    if change.node_id is not None:
+        attachments = endpoints.address(store, task)
+        if isinstance(attachments, TaskStatus):  # it waits, and says for what
+            return {**fields, "status": attachments}
+        fields |= {"node_id": change.node_id, "attachments": attachments}
     if status is not None and (status.state < TaskState.ASSIGNED or change.node_id or task.node_id):
         fields["status"] = _forward(task.status, status)
     return fields
@@ -211,8 +250,9 @@ def _report_tasks(store: Store, command: ReportTasks, at: Instant) -> Outcome:
         if task is None or task.node_id != command.node_id:
             continue
         # A node's clock may run ahead; restart windows count in the managers' time.
-        status = replace(report.status, at=min(report.status.at, at))
-        _set(store, task, at, status=_forward(task.status, status))
+        status = _forward(task.status, replace(report.status, at=min(report.status.at, at)))
+        in_time = status != task.status and task.late_at > at
+        _set(store, task, at, status=status, late_at=Instant(0) if in_time else task.late_at)
     return None
 
 
@@ -249,10 +289,13 @@ def _settled(task: Task, at: Instant) -> Task:
     Nobody wants a task that has ended; one that no agent has seen ends when nobody wants it.
     """
     if task.status.state.ended:
-        return replace(task, desired=max(task.desired, TaskState.SHUTDOWN))
+        ended_at = task.ended_at or at
+        return replace(task, desired=max(task.desired, TaskState.SHUTDOWN), ended_at=ended_at)
     if task.desired >= TaskState.SHUTDOWN and task.status.state < TaskState.ASSIGNED:
         never = TaskStatus(state=TaskState.SHUTDOWN, at=at, message="shut down before it started")
-        return replace(task, status=never)
+        return replace(task, status=never, ended_at=at)
+    if task.status.state is TaskState.RUNNING and not task.running_at:
+        return replace(task, running_at=at)
     return task
 
 
@@ -264,6 +307,8 @@ _HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]
     PutService: _put_service,
     SetUpdateStatus: _set_update_status,
     DeleteService: _delete_service,
+    PutNetwork: _put_network,
+    DeleteNetwork: _delete_network,
     CreateTasks: _create_tasks,
     ChangeTasks: _change_tasks,
     ReportTasks: _report_tasks,

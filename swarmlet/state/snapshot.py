@@ -6,11 +6,12 @@ from typing import Final
 import msgspec
 
 from swarmlet.errors import Damaged
-from swarmlet.model.objects import Cluster, Node, Service, Task
+from swarmlet.model.objects import Cluster, Network, Node, Service, Task
+from swarmlet.state.addresses import Rested
 from swarmlet.state.store import Store
 
-#: Version of the snapshot's form.
-FORMAT: Final = 1
+#: Version of the snapshot's form. 2 has networks, and who rests of their addresses.
+FORMAT: Final = 2
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -22,6 +23,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     nodes: list[Node]
     services: list[Service]
     tasks: list[Task]
+    networks: list[Network] = msgspec.field(default_factory=list[Network])
+    rested: list[Rested] = msgspec.field(default_factory=list[Rested])
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
@@ -29,7 +32,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 
 def freeze(store: Store) -> Callable[[], bytes]:
     """Copy the tables (objects are immutable); the result encodes them, in any thread."""
-    snapshot = Snapshot(FORMAT, store.index, store.cluster, *store.tables())
+    snapshot = Snapshot(FORMAT, store.index, store.cluster, *store.tables(), store.rested())
     return lambda: msgspec.msgpack.encode(snapshot)
 
 
@@ -47,6 +50,9 @@ def thaw(data: bytes) -> Store:
     store = Store()
     store.index = snapshot.index
     store.cluster = snapshot.cluster
+    for network in snapshot.networks:  # first: the others have addresses in them
+        store.put_network(network)
+    store.rest(snapshot.rested)
     for node in snapshot.nodes:
         store.put_node(node)
     for service in snapshot.services:

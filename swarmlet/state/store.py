@@ -9,11 +9,19 @@ index here, kept up to date by the two methods that write each table.
 from collections.abc import Iterable
 from typing import Final, Protocol, TypeVar
 
-from swarmlet.model.objects import Cluster, Node, Service, Task, TaskState
+from swarmlet.clock import Instant
+from swarmlet.model.forwarding import Attachment
+from swarmlet.model.objects import Cluster, Network, Node, Service, Task, TaskState
+from swarmlet.model.specs import PortConfig
+from swarmlet.state.addresses import Pool, Rested
 
 _K = TypeVar("_K")
+_V = TypeVar("_V")
 
 SlotKey = tuple[str, int, str]
+
+#: A published port: protocol and number.
+PortKey = tuple[str, int]
 
 _NONE: Final[dict[str, Task]] = {}
 
@@ -55,6 +63,34 @@ class View(Protocol):
         """Services that want one task on each node."""
         ...
 
+    def network(self, network_id: str) -> Network | None:
+        """The network of that identifier."""
+        ...
+
+    def network_named(self, name: str) -> Network | None:
+        """The network of that name."""
+        ...
+
+    def networks(self) -> Iterable[Network]:
+        """All networks."""
+        ...
+
+    def services_in(self, network_id: str) -> Iterable[Service]:
+        """Services whose tasks join a network."""
+        ...
+
+    def address_owners(self, network_id: str) -> dict[str, str]:
+        """Who has which address of a network: identifiers of services and tasks."""
+        ...
+
+    def free_addresses(self, network_id: str, now: Instant) -> int:
+        """How many addresses of a network could be given now."""
+        ...
+
+    def publisher(self, key: PortKey) -> Service | None:
+        """The service that has a published port on all nodes."""
+        ...
+
     def task(self, task_id: str) -> Task | None:
         """The task of that identifier."""
         ...
@@ -87,10 +123,11 @@ class View(Protocol):
 class Change:
     """What one applied entry touched: identifiers, by table. Watchers accumulate these."""
 
-    __slots__ = ("cluster", "nodes", "services", "tasks")
+    __slots__ = ("cluster", "networks", "nodes", "services", "tasks")
 
     def __init__(self) -> None:
         self.cluster = False
+        self.networks: set[str] = set()
         self.nodes: set[str] = set()
         self.services: set[str] = set()
         self.tasks: dict[str, Task] = {}  # the task as it is after the change, or was when deleted
@@ -98,12 +135,24 @@ class Change:
     def merge(self, other: "Change") -> None:
         """Add what another entry touched."""
         self.cluster |= other.cluster
+        self.networks |= other.networks
         self.nodes |= other.nodes
         self.services |= other.services
         self.tasks |= other.tasks
 
     def __bool__(self) -> bool:
-        return bool(self.cluster or self.nodes or self.services or self.tasks)
+        return bool(self.cluster or self.networks or self.nodes or self.services or self.tasks)
+
+
+def everything(view: View) -> Change:
+    """A change that touches all there is: where a loop begins."""
+    change = Change()
+    change.cluster = True
+    change.networks.update(network.id for network in view.networks())
+    change.nodes.update(node.id for node in view.nodes())
+    change.services.update(service.id for service in view.services())
+    change.tasks.update((task.id, task) for task in view.tasks())
+    return change
 
 
 class Store:
@@ -111,7 +160,14 @@ class Store:
 
     def __init__(self) -> None:
         self.index = 0
+        #: Time of the entry that is applied; what is given back rests from then on.
+        self.at = Instant(0)
         self.cluster: Cluster | None = None
+        self._networks: dict[str, Network] = {}
+        self._network_names: dict[str, str] = {}
+        self._pools: dict[str, Pool] = {}
+        self._members: dict[str, dict[str, Service]] = {}
+        self._published: dict[PortKey, str] = {}
         self._nodes: dict[str, Node] = {}
         self._services: dict[str, Service] = {}
         self._tasks: dict[str, Task] = {}
@@ -148,6 +204,38 @@ class Store:
     def global_services(self) -> Iterable[Service]:
         """See :class:`View`."""
         return self._globals.values()
+
+    def network(self, network_id: str) -> Network | None:
+        """See :class:`View`."""
+        return self._networks.get(network_id)
+
+    def network_named(self, name: str) -> Network | None:
+        """See :class:`View`."""
+        found = self._network_names.get(name)
+        return None if found is None else self._networks[found]
+
+    def networks(self) -> Iterable[Network]:
+        """See :class:`View`."""
+        return self._networks.values()
+
+    def services_in(self, network_id: str) -> Iterable[Service]:
+        """See :class:`View`."""
+        return self._members.get(network_id, {}).values()
+
+    def address_owners(self, network_id: str) -> dict[str, str]:
+        """See :class:`View`."""
+        pool = self._pools.get(network_id)
+        return {} if pool is None else pool.owners
+
+    def free_addresses(self, network_id: str, now: Instant) -> int:
+        """See :class:`View`."""
+        pool = self._pools.get(network_id)
+        return 0 if pool is None else pool.free(now)
+
+    def publisher(self, key: PortKey) -> Service | None:
+        """See :class:`View`."""
+        found = self._published.get(key)
+        return None if found is None else self._services[found]
 
     def task(self, task_id: str) -> Task | None:
         """See :class:`View`."""
@@ -192,11 +280,59 @@ class Store:
         del self._nodes[node_id]
         self.change.nodes.add(node_id)
 
+    def put_network(self, network: Network) -> None:
+        """Insert a network. Its range of addresses never changes."""
+        self._networks[network.id] = network
+        self._network_names[network.spec.name] = network.id
+        reserved = (network.gateway, *network.spec.addresses.auxiliary_addresses.values())
+        self._pools[network.id] = Pool(network.subnet, network.pool, reserved)
+        self.change.networks.add(network.id)
+
+    def delete_network(self, network_id: str) -> None:
+        """Remove a network that nobody uses."""
+        old = self._networks.pop(network_id)
+        del self._network_names[old.spec.name]
+        del self._pools[network_id]
+        self.change.networks.add(network_id)
+
+    def take_address(self, network_id: str, owner: str) -> str:
+        """Give an address of a network to a service or task; "" when there is none."""
+        pool = self._pools.get(network_id)
+        return "" if pool is None else pool.take(owner, self.at)
+
+    def give_back(self, owner: str, attachments: Iterable[Attachment]) -> None:
+        """Take back the addresses that ``owner`` has there."""
+        for attachment in attachments:
+            pool = self._pools.get(attachment.network_id)
+            if pool is not None and attachment.address:
+                pool.release(owner, attachment.address, self.at)
+
+    def _hold(self, owner: str, attachments: Iterable[Attachment]) -> None:
+        for attachment in attachments:
+            pool = self._pools.get(attachment.network_id)
+            if pool is not None and attachment.address:
+                pool.hold(owner, attachment.address)
+
+    def rested(self) -> list[Rested]:
+        """What a snapshot keeps of the networks' addresses, beside the objects."""
+        return [self._pools[k].freeze(k) for k in sorted(self._pools)]
+
+    def rest(self, rested: Iterable[Rested]) -> None:
+        """Take over what a snapshot kept."""
+        for one in rested:
+            self._pools[one.network_id].thaw(one)
+
     def put_service(self, service: Service) -> None:
         """Insert or replace a service."""
         old = self._services.get(service.id)
         if old is not None:
             del self._service_names[old.spec.name]
+            self._unindex_service(old, kept=service.attachments)
+        self._hold(service.id, service.attachments)
+        for attachment in service.attachments:
+            self._members.setdefault(attachment.network_id, {})[service.id] = service
+        for key in ingress_ports(service.ports):
+            self._published[key] = service.id
         self._services[service.id] = service
         self._service_names[service.spec.name] = service.id
         self._globals.pop(service.id, None)
@@ -208,14 +344,27 @@ class Store:
         """Remove a service; its tasks stay."""
         old = self._services.pop(service_id)
         del self._service_names[old.spec.name]
+        self._unindex_service(old)
         self._globals.pop(service_id, None)
         self.change.services.add(service_id)
 
+    def _unindex_service(self, old: Service, *, kept: tuple[Attachment, ...] = ()) -> None:
+        addresses = {attachment.address for attachment in kept}
+        self.give_back(old.id, (a for a in old.attachments if a.address not in addresses))
+        for attachment in old.attachments:
+            _discard(self._members, attachment.network_id, old.id)
+        for key in ingress_ports(old.ports):
+            del self._published[key]
+
     def put_task(self, task: Task) -> None:
-        """Insert or replace a task."""
+        """Insert or replace a task. It has its addresses until it has ended."""
         old = self._tasks.get(task.id)
         if old is not None:
             self._unindex(old)
+        if not task.status.state.ended:
+            self._hold(task.id, task.attachments)
+        elif old is not None and not old.status.state.ended:
+            self.give_back(task.id, old.attachments)
         self._tasks[task.id] = task
         self._by_service.setdefault(task.service_id, {})[task.id] = task
         self._by_slot.setdefault(task.slot_key, {})[task.id] = task
@@ -231,6 +380,8 @@ class Store:
         """Remove a task."""
         old = self._tasks.pop(task_id)
         self._unindex(old)
+        if not old.status.state.ended:
+            self.give_back(task_id, old.attachments)
         self.change.tasks[task_id] = old
 
     def take_change(self) -> Change:
@@ -245,17 +396,27 @@ class Store:
         _discard(self._wanted, task.service_id, task.id)
         self._unassigned.pop(task.id, None)
 
-    def tables(self) -> tuple[list[Node], list[Service], list[Task]]:
+    def tables(self) -> tuple[list[Node], list[Service], list[Task], list[Network]]:
         """Shallow copies of the tables, in a fixed order (the snapshot's)."""
         return (
             [self._nodes[k] for k in sorted(self._nodes)],
             [self._services[k] for k in sorted(self._services)],
             [self._tasks[k] for k in sorted(self._tasks)],
+            [self._networks[k] for k in sorted(self._networks)],
         )
 
 
-def _discard(index: dict[_K, dict[str, Task]], key: _K, task_id: str) -> None:
-    """Take a task out of an index; an empty entry goes too: indexes must not grow for ever."""
+def ingress_ports(ports: tuple[PortConfig, ...]) -> list[PortKey]:
+    """The ports that are published on every node."""
+    return [
+        (port.protocol or "tcp", port.published_port)
+        for port in ports
+        if port.publish_mode != "host" and port.published_port
+    ]
+
+
+def _discard(index: dict[_K, dict[str, _V]], key: _K, task_id: str) -> None:
+    """Take an object out of an index; an empty entry goes too: indexes must not grow for ever."""
     entry = index.get(key)
     if entry is None:
         return

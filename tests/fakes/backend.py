@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from random import Random
+from typing import Any
 
 from msgspec.structs import replace
 from swarmlet.api import wording
@@ -10,6 +11,7 @@ from swarmlet.clock import SECOND, Instant
 from swarmlet.errors import (
     AlreadyExists,
     FailedPrecondition,
+    InvalidInput,
     NoQuorum,
     NotASwarmManager,
     NotFound,
@@ -18,10 +20,12 @@ from swarmlet.errors import (
     Unavailable,
 )
 from swarmlet.model.ids import new_id
+from swarmlet.model.networks import INGRESS, NetworkSpec
 from swarmlet.model.objects import (
     Cluster,
     ContainerStatus,
     JoinTokens,
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -45,6 +49,7 @@ from swarmlet.state.commands import (
     DeleteTasks,
     NewTask,
     PutCluster,
+    PutNetwork,
     PutNode,
     Refusal,
     SetUpdateStatus,
@@ -57,7 +62,7 @@ from swarmlet.state.store import Store
 START = Instant(1_763_814_522_422_455_520)
 
 _ERRORS: dict[str, type[SwarmletError]] = {
-    cls.code: cls for cls in (AlreadyExists, NotFound, FailedPrecondition)
+    cls.code: cls for cls in (AlreadyExists, NotFound, FailedPrecondition, InvalidInput)
 }
 
 
@@ -89,9 +94,13 @@ class FakeBackend:
             spec=replace(request.spec, name="default"),
             root_ca=RootCa(cert="-----BEGIN CERTIFICATE-----\n", key=""),
             tokens=JoinTokens(worker="SWMTKN-1-a-worker0", manager="SWMTKN-1-a-manager0"),
+            address_pools=request.address_pools,
+            subnet_size=request.subnet_size,
+            data_port=request.data_port,
         )
         self.apply(PutCluster(cluster=cluster, expect=0))
         self.add_node("n1", role=Role.MANAGER, node_id=node_id, addr=addr)
+        self.add_network(INGRESS, ingress=True)
         self._local = LocalState(
             state="active",
             node_id=node_id,
@@ -121,6 +130,14 @@ class FakeBackend:
         )
         self.apply(PutNode(node=node, expect=0))
         found = self.store.node(node_id)
+        assert found is not None
+        return found
+
+    def add_network(self, name: str, **fields: Any) -> Network:
+        """An overlay network."""
+        spec = NetworkSpec(name=name, driver="overlay", **fields)
+        self.apply(PutNetwork(network=Network(id=self.new_id(), spec=spec)))
+        found = self.store.network_named(name)
         assert found is not None
         return found
 

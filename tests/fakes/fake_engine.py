@@ -45,6 +45,7 @@ class FakeEngine:
         self.images = set(images)
         self.registry: dict[str, str] = {}  # name -> "" to deliver, else the registry's error
         self.containers: dict[str, Json] = {}
+        self.networks: dict[str, Json] = {}
         self.calls: list[tuple[str, str]] = []
         self.auths: list[str] = []
         self.most_at_once = 0
@@ -214,12 +215,43 @@ class FakeEngine:
             return self._create(query["name"], body)
         if path == "/images/create":
             return self._pull(query)
+        if path.startswith("/networks"):
+            return self._of_networks(method, path, query, body)
         if path.startswith("/images/"):
             name = path.removeprefix("/images/").removesuffix("/json")
             if name not in self.images:
                 raise Refusal(404, f"No such image: {name}")
             return {"Id": f"sha256:{name}", "RepoDigests": []}
         return self._of_container(method, path)
+
+    def _of_networks(self, method: str, path: str, query: Json, body: Json) -> Any:
+        _, _, name, verb, *_ = [*path.split("/"), "", ""]
+        match method, name, verb:
+            case "GET", "", _:
+                wanted = json.loads(query.get("filters", "{}")).get("label", [])
+                return [n for n in self.networks.values() if all(_has(n, w) for w in wanted)]
+            case "POST", "create", _:
+                if any(n["Name"] == body["Name"] for n in self.networks.values()):
+                    raise Refusal(409, f"network with name {body['Name']} already exists")
+                taken = [n["IPAM"]["Config"] for n in self.networks.values() if "IPAM" in n]
+                if body["IPAM"]["Config"] in taken:
+                    raise Refusal(403, "Pool overlaps with other one on this address space")
+                network_id = f"{next(self._ids):064x}"
+                self.networks[network_id] = {**body, "Id": network_id}
+                return {"Id": network_id}
+            case "POST", _, "connect":
+                container = self._find(body["Container"])
+                self._plug(container, name, body["EndpointConfig"])
+            case "DELETE", _, _:
+                del self.networks[name]
+            case _:
+                raise Refusal(400, f"{method} {path}")
+        return None
+
+    def _plug(self, container: Json, network_id: str, endpoint: Json) -> None:
+        network = self.networks[network_id]
+        places = container["NetworkSettings"]["Networks"]
+        places[network["Name"]] = {"NetworkID": network_id, **endpoint}
 
     def _of_container(self, method: str, path: str) -> Any:
         _, _, name, *verb = path.split("/")
@@ -258,11 +290,15 @@ class FakeEngine:
             "Name": f"/{name}",
             "Config": {"Labels": body.get("Labels", {}), "Healthcheck": body.get("Healthcheck")},
             "HostConfig": body.get("HostConfig", {}),
+            "NetworkSettings": {"Networks": {}},
             "State": {
                 "Status": "created", "Running": False, "Pid": 0, "ExitCode": 0, "Error": "",
                 "OOMKilled": False, "StartedAt": NEVER, "FinishedAt": NEVER,
             },
         }  # fmt: skip
+        places = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+        for network_id, endpoint in places.items():
+            self._plug(self.containers[container_id], network_id, endpoint)
         return {"Id": container_id}
 
     def _start(self, container: Json) -> None:
@@ -316,3 +352,10 @@ class FakeEngine:
         }
         for watcher in list(self._watchers):
             watcher.send_nowait(event)
+
+
+def _has(network: Json, wanted: str) -> bool:
+    """Whether a network has a label, ``name`` or ``name=value``."""
+    name, equals, value = wanted.partition("=")
+    labels = network.get("Labels") or {}
+    return labels.get(name) == value if equals else name in labels

@@ -53,6 +53,17 @@ def info(hostname: str, *, manager: bool = True, managers: int = 1) -> Json:
     }
 
 
+def network(name: str) -> Json:
+    """An overlay network."""
+    return {
+        "Id": f"net-{name}".ljust(25, "0"),
+        "Name": name,
+        "Driver": "overlay",
+        "Scope": "swarm",
+        "Labels": {"com.docker.stack.namespace": name.partition("_")[0]},
+    }
+
+
 def service(
     name: str, *, replicas: int | None = 1, running: int | None = None, image: str = "nginx:1.29",
     **spec: Json,

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from itertools import count
+from typing import Literal
 
+from swarmlet.api.services import rolled_back, updated
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import enforcer, orchestrator, reaper, scheduler
 from swarmlet.control.decision import Decision
+from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
 from swarmlet.model.objects import (
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -23,6 +27,7 @@ from swarmlet.model.specs import (
     ContainerSpec,
     EndpointSpec,
     Global,
+    NetworkAttachment,
     NodeSpec,
     Placement,
     Platform,
@@ -35,6 +40,7 @@ from swarmlet.model.specs import (
     ServiceMode,
     ServiceSpec,
     TaskSpec,
+    UpdateConfig,
 )
 from swarmlet.state import fsm
 from swarmlet.state.commands import (
@@ -42,6 +48,7 @@ from swarmlet.state.commands import (
     ChangeNodes,
     NodeChange,
     Outcome,
+    PutNetwork,
     PutNode,
     PutService,
     ReportTasks,
@@ -79,6 +86,13 @@ def a_node(
     )
 
 
+def a_network(name: str = "net", *, subnet: str = "", ip_range: str = "") -> Network:
+    """A network; its identifier is its name with ``id-`` before it."""
+    asked = Ipam(config=(IpamConfig(subnet=subnet, ip_range=ip_range),)) if subnet else None
+    spec = NetworkSpec(name=name, ipam=asked, ingress=name == "ingress")
+    return Network(id=f"id-{name}", spec=spec)
+
+
 def a_service(
     service_id: str = "web",
     *,
@@ -89,6 +103,10 @@ def a_service(
     cpus: float = 0,
     ports: tuple[PortConfig, ...] = (),
     labels: dict[str, str] | None = None,
+    networks: tuple[str, ...] = (),
+    endpoint: Literal["", "vip", "dnsrr"] = "",
+    update: UpdateConfig | None = None,
+    rollback: UpdateConfig | None = None,
 ) -> Service:
     """A service; ``replicas`` None makes it global."""
     mode = ServiceMode(replicated=Replicated(replicas=replicas))
@@ -100,6 +118,7 @@ def a_service(
         restart_policy=restart,
         placement=placement,
         resources=ResourceRequirements(reservations=reserved) if reserved else None,
+        networks=tuple(NetworkAttachment(target=target) for target in networks),
     )
     return Service(
         id=service_id,
@@ -108,7 +127,9 @@ def a_service(
             mode=mode,
             task_template=template,
             labels=labels or {},
-            endpoint_spec=EndpointSpec(ports=ports) if ports else None,
+            endpoint_spec=EndpointSpec(mode=endpoint, ports=ports) if ports or endpoint else None,
+            update_config=update,
+            rollback_config=rollback,
         ),
     )
 
@@ -119,6 +140,8 @@ class World:
     def __init__(self) -> None:
         self.store = Store()
         self.now = START
+        #: How far tasks of an image get, where they do not simply run.
+        self.fates: dict[str, TaskState] = {}
         self._ids = count()
 
     def new_id(self) -> str:
@@ -145,6 +168,26 @@ class World:
         status = UpdateStatus(state=UpdateState.UPDATING, started_at=self.now) if updating else None
         new = Service(id=service.id, spec=service.spec, update_status=status)
         self.ok(PutService(service=new, expect=old.version if old else 0))
+
+    def networks(self, *networks: Network, avoid: tuple[str, ...] = ()) -> None:
+        """Create networks."""
+        self.ok(*(PutNetwork(network=network, avoid=avoid) for network in networks))
+
+    def update(self, service: Service) -> None:
+        """Update a service as the API does."""
+        old = self.found(service.id)
+        new = updated(old, service.spec, self.store, self.now)
+        self.ok(PutService(service=new, expect=old.version))
+
+    def roll_back(self, service_id: str = "web") -> None:
+        """Go back to the previous spec as the API does."""
+        old = self.found(service_id)
+        self.ok(PutService(service=rolled_back(old, self.now), expect=old.version))
+
+    def found(self, service_id: str = "web") -> Service:
+        service = self.store.service(service_id)
+        assert service is not None
+        return service
 
     def node_state(self, node_id: str, state: NodeState) -> None:
         status = NodeStatus(state=state, addr="10.0.0.1")
@@ -206,9 +249,22 @@ class World:
             living = node is not None and node.status.state is NodeState.READY
             if not living or task.status.state.ended or task.status.state < TaskState.ASSIGNED:
                 continue
-            wanted = min(task.desired, TaskState.SHUTDOWN)
-            if task.status.state < wanted:
-                self.report(task.id, wanted)
+            goal = self.goal(task)
+            if task.status.state < goal:
+                self.report(task.id, goal)
+
+    def goal(self, task: Task) -> TaskState:
+        """Where the agent of a task brings it next."""
+        fate = self.fate(task)
+        if task.desired > TaskState.RUNNING:
+            return TaskState.SHUTDOWN
+        if task.desired is TaskState.READY and fate is not TaskState.REJECTED:
+            return min(fate, TaskState.READY)
+        return fate
+
+    def fate(self, task: Task) -> TaskState:
+        """How far a task gets when it is let go."""
+        return self.fates.get(task.spec.container.image, TaskState.RUNNING)
 
     def run(self, *, rounds: int = 60) -> None:
         """Loops and obedient agents until the cluster is at rest."""
@@ -219,6 +275,28 @@ class World:
             if self.store.index == before:
                 return
         raise AssertionError("the cluster never comes to rest")
+
+    def finish(self, service_id: str = "web", *, rounds: int = 300) -> UpdateStatus:
+        """Loops, agents and time until no update is in progress; how it ended."""
+        for _ in range(rounds):
+            status = self.found(service_id).update_status
+            assert status is not None
+            if not status.state.in_progress:
+                self.settle()
+                return status
+            before = self.store.index
+            self.settle()
+            self.obey()
+            if self.store.index == before:
+                self.wait()
+        raise AssertionError("the update never ends")
+
+    def wait(self) -> None:
+        """Let time pass until something is due."""
+        due = min((at for decide in self.deciders() if (at := decide().wake_at)), default=None)
+        assert due is not None, "nothing will ever happen again"
+        assert due > self.now
+        self.now = due
 
     def pass_time(self, seconds: float) -> None:
         self.now = Instant(self.now + int(seconds * SECOND))

@@ -7,13 +7,16 @@ from typing import Any
 
 import msgspec
 import pytest
-from swarmlet.api import bodies, shapes
+from swarmlet.api import bodies, network_shapes, shapes
 from swarmlet.api.backend import LocalState, ManagerHealth
 from swarmlet.clock import Instant
+from swarmlet.model.forwarding import Attachment
+from swarmlet.model.networks import NetworkSpec
 from swarmlet.model.objects import (
     Cluster,
     ContainerStatus,
     JoinTokens,
+    Network,
     Node,
     NodeDescription,
     NodeState,
@@ -96,7 +99,7 @@ def test_every_recorded_service_spec_goes_out_as_it_came_in() -> None:
 def test_every_recorded_task_spec_goes_out_as_it_came_in() -> None:
     for spec in distinct(task["Spec"] for task in recorded("tasks")):
         decoded = bodies.decode(msgspec.json.encode(spec), TaskSpec)
-        task = shapes.task(a_task(spec=decoded))
+        task = shapes.task(a_task(spec=decoded), Store())
         assert wire(task["Spec"]) == spec
 
 
@@ -119,16 +122,51 @@ def a_task(*, spec: TaskSpec, **fields: Json) -> Task:
     )
 
 
+#: The kernel's number of a network; ours are not a user's business.
+VXLAN = "com.docker.network.driver.overlay.vxlanid_list"
+
+
+def a_network() -> Network:
+    """The one that was recorded."""
+    body = one("networks", "IPAM")
+    assert body["Name"] == "ov"
+    spec = NetworkSpec(name="ov", labels={"a": "b"}, options={"encrypted": ""}, attachable=True)
+    return Network(
+        id="n1",
+        created_at=Instant(1_763_816_583_251_402_312),
+        updated_at=Instant(1_763_816_583_251_402_312),
+        spec=spec,
+        subnet="10.80.0.0/24",
+        gateway="10.80.0.1",
+        pool="10.80.0.0/24",
+    )
+
+
+def with_network() -> Store:
+    store = Store()
+    store.put_network(a_network())
+    return store
+
+
+def test_a_network_has_the_recorded_form() -> None:
+    for real in (n for n in recorded("networks") if n["Name"] == "ov"):
+        shaped = network_shapes.network(a_network())
+        del real["Options"][VXLAN]
+        real["Containers"] = None  # one recording is of a node with a task in it
+        real.pop("Peers", None)
+        assert wire(shaped | {"Id": "", "Created": ""}) == real | {"Id": "", "Created": ""}
+
+
 def test_a_task_has_the_recorded_form() -> None:
-    """But for attachments to overlay networks, which come with those."""
     real = next(
         task
         for task in recorded("tasks")
         if "NetworksAttachments" in task and "ContainerStatus" in task["Status"]
     )
     spec = bodies.decode(msgspec.json.encode(real["Spec"]), TaskSpec)
-    del real["NetworksAttachments"]
-    assert form(shapes.task(a_task(spec=spec, slot=1, node_id="n"))) == form(real)
+    del real["NetworksAttachments"][0]["Network"]["DriverState"]["Options"][VXLAN]
+    task = a_task(spec=spec, slot=1, node_id="n", attachments=(Attachment("n1", "10.80.0.8"),))
+    assert form(shapes.task(task, with_network())) == form(real)
 
 
 def test_a_service_under_update_has_the_recorded_form() -> None:
@@ -141,13 +179,36 @@ def test_a_service_under_update_has_the_recorded_form() -> None:
         id="s",
         spec=shapes.accepted(spec),
         previous_spec=shapes.accepted(previous),
+        attachments=(Attachment("n1", "10.80.0.6"),),
         update_status=UpdateStatus(
             state=UpdateState.UPDATING, started_at=Instant(1), message="update in progress"
         ),
     )
-    real["Endpoint"].pop("VirtualIPs", None)  # of overlay networks
-    assert form(shapes.service(service)) == form(real)
-    assert shapes.service(service)["UpdateStatus"].keys() == real["UpdateStatus"].keys()
+    assert form(shapes.service(service, with_network())) == form(real)
+    assert shapes.service(service, Store())["UpdateStatus"].keys() == real["UpdateStatus"].keys()
+
+
+def test_every_recorded_state_of_an_update_has_its_form_and_words() -> None:
+    seen = set()
+    for real in (s["UpdateStatus"] for s in recorded("services") if "UpdateStatus" in s):
+        ended = Instant(2 if "CompletedAt" in real else 0)
+        status = UpdateStatus(
+            state=UpdateState(real["State"]),
+            started_at=Instant(1),
+            completed_at=ended,
+            message=real["Message"],
+        )
+        one = Service(id="s", spec=ServiceSpec(), update_status=status)
+        shown = shapes.service(one, Store())
+        assert form(shown["UpdateStatus"]) == form(real)
+        assert bool(ended) == (not status.state.in_progress)
+        seen.add((real["State"], real["Message"]))
+    assert seen == {
+        ("updating", "update in progress"),
+        ("completed", "update completed"),
+        ("rollback_started", "manually requested rollback"),
+        ("rollback_completed", "rollback completed"),
+    }
 
 
 def test_insert_defaults_fills_what_the_engine_fills() -> None:

@@ -24,18 +24,21 @@ from swarmlet.model.specs import (
     PortConfig,
     RestartPolicy,
     Role,
+    UpdateConfig,
 )
 from swarmlet.state.commands import (
     AnyCommand,
     ChangeNodes,
     ChangeTasks,
     CreateTasks,
+    DeleteNetwork,
     DeleteNode,
     DeleteService,
     DeleteTasks,
     NewTask,
     NodeChange,
     PutCluster,
+    PutNetwork,
     PutNode,
     PutService,
     ReportTasks,
@@ -45,7 +48,7 @@ from swarmlet.state.commands import (
 )
 from swarmlet.state.store import Store
 
-from tests.fakes.world import START, a_node, a_service
+from tests.fakes.world import START, a_network, a_node, a_service
 
 _T = TypeVar("_T")
 
@@ -78,9 +81,28 @@ restarts = st.builds(
     max_attempts=st.sampled_from([None, 1, 3]),
     window=st.sampled_from([None, 60 * SECOND]),
 )
-host_ports = st.sampled_from(
-    [(), (PortConfig(target_port=80, published_port=8080, publish_mode="host", protocol="tcp"),)]
+_HOST_PORT = PortConfig(target_port=80, published_port=8080, publish_mode="host", protocol="tcp")
+host_ports = st.sampled_from([(), (_HOST_PORT,)])
+ports = st.sampled_from(
+    [
+        (),
+        (),
+        (_HOST_PORT,),
+        (PortConfig(target_port=80, published_port=8080),),
+        (PortConfig(target_port=80), PortConfig(target_port=81, protocol="udp")),
+    ]
 )
+#: Networks so small that they are full now and then.
+networks = st.sampled_from(
+    [
+        a_network("a", subnet="10.9.0.0/29"),
+        a_network("b", subnet="10.9.1.0/24", ip_range="10.9.1.64/30"),
+        a_network("c", subnet="10.9.0.0/28"),
+        a_network("d"),
+        a_network("ingress"),
+    ]
+)
+network_names = st.sampled_from(["a", "b", "id-b", "c", "d"])
 nodes = st.builds(
     a_node,
     node_ids,
@@ -90,6 +112,13 @@ nodes = st.builds(
     labels=labels,
     cpus=st.sampled_from([1, 2, 8]),
 )
+update_configs = st.builds(
+    UpdateConfig,
+    parallelism=st.sampled_from([0, 1, 2]),
+    delay=st.sampled_from([0, 30 * SECOND]),
+    failure_action=st.sampled_from(["", "continue", "rollback"]),
+    order=st.sampled_from(["", "start-first"]),
+)
 services = st.builds(
     a_service,
     service_ids,
@@ -98,8 +127,11 @@ services = st.builds(
     restart=st.none() | restarts,
     placement=st.none() | placements,
     cpus=st.sampled_from([0, 0.5, 2]),
-    ports=host_ports,
+    ports=ports,
     labels=labels,
+    networks=st.lists(network_names, max_size=2, unique=True).map(tuple),
+    endpoint=st.sampled_from(["", "", "dnsrr"]),
+    update=st.none() | update_configs,
 )
 update_statuses = st.builds(UpdateStatus, state=st.sampled_from(UpdateState), started_at=instants)
 clusters = st.builds(
@@ -115,9 +147,15 @@ clusters = st.builds(
     tokens=st.just(JoinTokens(worker="w", manager="m")),
 )
 updating = st.builds(
-    lambda service, status: msgspec.structs.replace(service, update_status=status),
+    lambda service, status, image: msgspec.structs.replace(
+        service,
+        update_status=status,
+        previous_spec=image
+        and a_service(service.id, replicas=service.spec.replicas, image=image).spec,
+    ),
     services,
     st.none() | update_statuses,
+    st.sampled_from([None, "a", "c"]),
 )
 new_tasks = st.builds(
     NewTask,
@@ -133,6 +171,7 @@ task_changes = st.builds(
     desired=desired,
     node_id=st.none() | node_ids,
     status=st.none() | statuses,
+    late_at=st.none() | instants,
 )
 node_changes = st.builds(
     NodeChange,
@@ -176,6 +215,9 @@ commands: st.SearchStrategy[AnyCommand] = st.one_of(
     st.builds(DeleteNode, id=node_ids, expect=expects),
     st.builds(SetUpdateStatus, id=service_ids, expect=expects, update_status=update_statuses),
     st.builds(DeleteService, id=service_ids),
+    st.builds(PutNetwork, network=networks),
+    st.builds(PutNetwork, network=networks),
+    st.builds(DeleteNetwork, id=networks.map(lambda network: network.id)),
     st.builds(DeleteTasks, ids=_some(task_ids)),
 )
 

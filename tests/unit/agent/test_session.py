@@ -16,6 +16,8 @@ from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Assignments,
     Beat,
+    Forwarded,
+    Forwarding,
     FromAgent,
     Goodbye,
     GoodbyeReason,
@@ -38,6 +40,8 @@ class Side:
         self.dead: set[str] = set()
         self.engine_answers = True
         self.engine_gone = trio.Event()
+        self.forwarding: list[Forwarding] = []
+        self.kernel = trio.Event()
         self.send, self.calls = trio.open_memory_channel[Channel[FromAgent]](100)
 
     async def dial(self, addr: str) -> trio.abc.Stream:
@@ -63,6 +67,12 @@ class Side:
 
     def on_assignments(self, assignments: Assignments) -> None:
         pass
+
+    def on_forwarding(self, forwarding: Forwarding) -> None:
+        self.forwarding.append(forwarding)
+
+    async def forwards(self) -> None:
+        await self.kernel.wait()
 
     def on_settings(self, settings: Settings) -> None:
         pass
@@ -166,3 +176,15 @@ async def test_a_manager_that_takes_a_connection_and_is_silent_is_given_up(
     async with connected() as (side, _, _):
         with trio.fail_after(10):
             await side.calls.receive()
+
+
+async def test_what_the_kernel_forwards_by_is_confirmed(autojump_clock: object) -> None:
+    """Not before it does, and only when all pieces are there."""
+    async with connected() as (side, _, manager):
+        await welcome(manager)
+        await manager.send(Forwarding(seq=1, full=True, last=False))
+        await manager.send(Forwarding(seq=1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert [(m.full, m.last) for m in side.forwarding] == [(True, False), (False, True)]
+        side.kernel.set()
+        assert await said(manager) == Forwarded(seq=1)

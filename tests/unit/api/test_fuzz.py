@@ -9,14 +9,17 @@ import trio
 import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from swarmlet.api import bodies, filters, shapes
+from swarmlet.api import bodies, filters, network_shapes, shapes
 from swarmlet.api.server import Api
 from swarmlet.clock import Instant
-from swarmlet.errors import InvalidInput
-from swarmlet.model.objects import Service
+from swarmlet.errors import FailedPrecondition, InvalidInput
+from swarmlet.model.networks import NetworkSpec
+from swarmlet.model.objects import Network, Service
 from swarmlet.model.specs import ClusterSpec, ServiceSpec
 from swarmlet.model.validate import cluster_problems, service_problems
-from swarmlet.state.commands import PutService, decode, encode
+from swarmlet.model.validate_network import network_problems
+from swarmlet.state.commands import PutNetwork, PutService, decode, encode
+from swarmlet.state.store import Store
 
 from tests.fakes.backend import FakeBackend
 
@@ -27,6 +30,7 @@ KEYS = st.sampled_from(
         "Resources",
         "Limits", "NanoCPUs", "Healthcheck", "Test", "Placement", "Constraints", "UpdateConfig",
         "MaxFailureRatio", "Raft", "CAConfig", "NodeCertExpiry", "ForceUpdate", "Sysctls", "Init",
+        "Networks", "Aliases", "PublishedPort",
     ]
 )  # fmt: skip
 
@@ -54,7 +58,38 @@ def test_any_json_is_a_sound_service_or_a_refusal(value: object) -> None:
     if not service_problems(spec):
         service = Service(id="x", spec=shapes.accepted(spec))
         decode(encode((PutService(service=service, expect=0),), Instant(1)))
-        msgspec.json.encode(shapes.service(service, with_defaults=True))
+        msgspec.json.encode(shapes.service(service, Store(), with_defaults=True))
+
+
+RANGES = st.one_of(
+    st.ip_addresses(v=4).map(str),
+    st.builds("{}/{}".format, st.ip_addresses(), st.integers(0, 33)),
+    st.sampled_from(
+        ["", "10.9.0.0/24", "10.9.0.0/29", "10.9.0.1", "10.9.0.128/25", "10.9.0.9/32", "10/8"]
+    ),
+)
+
+
+@given(RANGES, RANGES, RANGES, st.dictionaries(st.sampled_from("ab"), RANGES))
+def test_any_addresses_are_a_sound_network_or_a_refusal(
+    subnet: str, ip_range: str, gateway: str, others: dict[str, str]
+) -> None:
+    """What is accepted the state machine can read."""
+    config = {
+        "Subnet": subnet,
+        "IPRange": ip_range,
+        "Gateway": gateway,
+        "AuxiliaryAddresses": others,
+    }
+    body = {"Name": "ov", "Driver": "overlay", "IPAM": {"Config": [config]}}
+    spec = bodies.decode(msgspec.json.encode(body), NetworkSpec)
+    if not network_problems(spec):
+        backend = FakeBackend()
+        with suppress(FailedPrecondition):
+            backend.apply(PutNetwork(network=Network(id="n", spec=spec)))
+            network = backend.store.network("n")
+            assert network is not None
+            msgspec.json.encode(network_shapes.network(network))
 
 
 @given(JSON)

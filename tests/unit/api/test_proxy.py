@@ -281,6 +281,3 @@ async def test_a_network_of_the_engine_is_created_there_with_its_body(
     body = {"Name": "n", "Driver": "bridge"}
     reply = await ask(api, "POST", "/v1.47/networks/create", body)
     assert (reply.status, reply.json) == (201, body)
-    reply = await ask(api, "POST", "/networks/create", {"Name": "n", "driver": "overlay"})
-    assert reply.status == 501
-    assert "not supported yet by swarmlet" in reply.message

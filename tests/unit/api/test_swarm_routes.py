@@ -5,14 +5,15 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from swarmlet.api import wording
 from swarmlet.api.backend import LocalState
 from swarmlet.api.freshness import READ_PATIENCE
 from swarmlet.api.server import Api
 from swarmlet.errors import LeaderSilent, ReplicaBehind, SwarmletError
-from swarmlet.model.objects import NodeState, NodeStatus, Service, TaskState
+from swarmlet.model.objects import NodeState, NodeStatus, Service, TaskState, UpdateState
 from swarmlet.model.specs import Availability, Role
-from swarmlet.state.commands import ChangeNodes, NodeChange
+from swarmlet.state.commands import ChangeNodes, NodeChange, SetUpdateStatus
 
 from tests.fakes.backend import FakeBackend
 from tests.unit.api.http_client import Reply, ask
@@ -102,11 +103,29 @@ async def test_init_takes_what_the_stock_client_sends(api: Api, backend: FakeBac
     assert (await ask(api, "POST", "/swarm/init", body)).json == backend.local().node_id
 
 
+async def test_init_takes_where_networks_get_their_addresses(
+    api: Api, backend: FakeBackend
+) -> None:
+    backend.become(LocalState(state="inactive"))
+    backend.store = FakeBackend(active=False).store
+    body = {"DefaultAddrPool": ["10.20.0.0/16"], "SubnetSize": 26, "DataPathPort": 7789}
+    assert (await ask(api, "POST", "/swarm/init", body)).status == 200
+    for shown in (await get(api, "/swarm"), (await get(api, "/info"))["Swarm"]["Cluster"]):
+        assert {key: shown[key] for key in body} == body
+    assert (await get(api, "/networks/ingress"))["IPAM"]["Config"][0]["Subnet"] == "10.20.0.0/26"
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "text"),
     [
         ("init", {"AutoLockManagers": True}, 501, "autolock"),
-        ("init", {"DataPathPort": 4000}, 501, "overlay"),
+        ("init", {"DataPathAddr": "10.0.0.1"}, 501, "DataPathAddr"),
+        ("init", {"DataPathPort": 80}, 400, "Datapath port should be between 1024 and 49151"),
+        ("init", {"SubnetSize": 30}, 400, "subnet size is out of range: 30"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0/25"]}, 400, "Subnet size is too small for pool"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0"]}, 400, "invalid CIDR address: 10.0.0.0"),
+        ("init", {"DefaultAddrPool": ["10.0.0.0/8", "10.1.0.0/16"]}, 400, "overlap"),
+        ("join", {"DataPathAddr": "10.0.0.1"}, 501, "DataPathAddr"),
         ("init", {"Availability": "maybe"}, 400, 'invalid Availability: "maybe"'),
         ("init", {"Spec": {"CAConfig": {"NodeCertExpiry": 1}}}, 400, "minimum certificate expiry"),
         ("join", {"RemoteAddrs": []}, 400, "RemoteAddr"),
@@ -273,7 +292,7 @@ async def test_all_problems_come_in_one_message(api: Api) -> None:
     for text in (
         "name must be valid as a DNS name component",
         "TaskTemplate.ContainerSpec.Image: image reference must be provided",
-        "use mode=host",
+        "EndpointSpec.Ports[0].TargetPort",
         "constraint expected one operator from ==, !=",
     ):
         assert text in reply.message
@@ -313,14 +332,51 @@ async def test_a_body_beyond_bounds_is_refused(api: Api) -> None:
     assert reply.status == 413
 
 
-async def test_kept_settings_without_effect_are_warned_of(api: Api) -> None:
-    body = spec(UpdateConfig={"Parallelism": 4, "Order": "start-first"})
+async def test_how_to_update_is_kept_as_it_was_said(api: Api) -> None:
+    config = {
+        "Parallelism": 4,
+        "Delay": 1,
+        "FailureAction": "rollback",
+        "Monitor": 2,
+        "MaxFailureRatio": 0.5,
+        "Order": "start-first",
+    }
+    body = spec(UpdateConfig=config, RollbackConfig={**config, "FailureAction": "continue"})
     reply = await ask(api, "POST", "/services/create", body)
     assert isinstance(reply.json, dict)
-    assert [w.partition(" ")[0] for w in reply.json["Warnings"]] == [
-        "UpdateConfig.Parallelism:",
-        "UpdateConfig.Order:",
-    ]
+    assert "Warnings" not in reply.json
+    shown = (await get(api, "/services/web"))["Spec"]
+    assert shown["UpdateConfig"] == config
+    assert shown["RollbackConfig"] == {**config, "FailureAction": "continue"}
+
+
+async def test_any_update_goes_on_with_a_paused_one(api: Api, backend: FakeBackend) -> None:
+    await create(api)
+    backend.works = False
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"])))
+    found = service(backend)
+    assert found.update_status is not None
+    stopped = replace(found.update_status, state=UpdateState.PAUSED, message="update paused")
+    backend.apply(SetUpdateStatus(id=found.id, expect=found.version, update_status=stopped))
+    shown = await get(api, "/services/web")
+    assert shown["UpdateStatus"]["State"] == "paused"
+    assert "CompletedAt" not in shown["UpdateStatus"]
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"]), Labels={"a": "b"}))
+    status = (await get(api, "/services/web"))["UpdateStatus"]
+    assert (status["State"], status["Message"]) == ("updating", "update in progress")
+
+
+async def test_a_task_is_up_to_date_when_it_is_what_would_be_made_now(
+    api: Api, backend: FakeBackend
+) -> None:
+    """After a change and back, though its version is another."""
+    await create(api)
+    backend.works = False
+    await update(api, "web", spec(TaskTemplate=template(Env=["A=b"])))
+    current = {"service": {"web": True}, "_up-to-date": {"true": True}}
+    assert await get(api, "/tasks", **current) == []
+    await update(api, "web", SPEC)
+    assert len(await get(api, "/tasks", **current)) == 2
 
 
 async def test_insert_defaults_shows_what_is_left_open(api: Api) -> None:

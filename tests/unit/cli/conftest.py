@@ -10,7 +10,7 @@ from swarmlet.cli.app import App
 from swarmlet.cli.main import run as run_cli
 
 from tests.fakes import swarm
-from tests.fakes.api_server import FakeApi, serve
+from tests.fakes.api_server import FakeApi, Request, serve
 
 Json = Any
 
@@ -51,14 +51,23 @@ class Cli:
             return Result(status, out.getvalue().decode(), err.getvalue().decode())
 
 
+def fits(request: Request, network: Json) -> bool:
+    """Whether a network has the label that a request asks for."""
+    wanted = request.filters.get("label", [])
+    labels = {f"{key}={value}" for key, value in network["Labels"].items()}
+    return set(wanted) <= labels
+
+
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[FakeApi]:
-    """A daemon with two nodes and no services."""
+    """A daemon with two nodes, the network of a stack, and no services."""
     fake = FakeApi()
     fake.on("GET /nodes", [swarm.node("mgr-1", leader=True), swarm.node("wrk-1")])
     fake.on("GET /info", swarm.info("mgr-1"))
     fake.on("GET /services", [])
     fake.on("GET /tasks", [])
+    network = swarm.network("shop_default")
+    fake.on("GET /networks", lambda r: [network] if fits(r, network) else [])
     with serve(fake, tmp_path / "api.sock"):
         yield fake
 

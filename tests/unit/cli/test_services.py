@@ -102,13 +102,23 @@ FLAGS = [
     (["--update-parallelism", "2", "--update-order", "start-first"], {
         "UpdateConfig": {"Parallelism": 2, "Order": "start-first"}}),
     (["--rollback-failure-action", "continue"], {
-        "RollbackConfig": {"FailureAction": "continue"}}),
+        "RollbackConfig": {"FailureAction": "continue", "Parallelism": 1}}),
+    (["--update-parallelism", "0", "--update-delay", "1s"], {
+        "UpdateConfig": {"Parallelism": 0, "Delay": 1_000_000_000}}),
     (["-p", "published=8080,target=80,mode=host"], {"EndpointSpec": {"Ports": [
         {"Protocol": "tcp", "TargetPort": 80, "PublishMode": "host", "PublishedPort": 8080}]}}),
     (["-p", "8080:80/udp"], {"EndpointSpec": {"Ports": [
         {"Protocol": "udp", "TargetPort": 80, "PublishedPort": 8080, "PublishMode": "ingress"}]}}),
+    (["-p", "80-81:80-81", "-p", "8080:80"], {"EndpointSpec": {"Ports": [
+        {"Protocol": "tcp", "TargetPort": t, "PublishedPort": p, "PublishMode": "ingress"}
+        for p, t in ((80, 80), (81, 81), (8080, 80))]}}),
+    (["-p", "target=80-81,mode=host"], {"EndpointSpec": {"Ports": [
+        {"Protocol": "tcp", "TargetPort": t, "PublishMode": "host"} for t in (80, 81)]}}),
+    (["--endpoint-mode", "dnsrr"], {"EndpointSpec": {"Mode": "dnsrr"}}),
+    (["--network", "a", "--network", "name=b,alias=x,alias=y"], "Networks", [
+        {"Target": "a"}, {"Target": "b", "Aliases": ["x", "y"]}]),
 ]  # fmt: skip
-_OUTSIDE = ("Resources", "Placement", "RestartPolicy")
+_OUTSIDE = ("Resources", "Placement", "RestartPolicy", "Networks")
 
 
 @pytest.mark.parametrize("case", FLAGS, ids=lambda case: " ".join(case[0]))
@@ -282,6 +292,25 @@ def test_a_paused_update_ends_the_wait(api: FakeApi, cli: Cli) -> None:
     assert "the update was paused: task x failed" in result.err
 
 
+def test_an_update_that_was_rolled_back_is_no_success(api: FakeApi, cli: Cli) -> None:
+    """Though the service runs as its spec says in the end: that is not the one that was asked."""
+    web = _created(api)
+    why = "update rolled back due to failure or early termination of task x"
+    polls: list[int] = []
+
+    def service(_: Request) -> Json:
+        polls.append(1)
+        going = {"State": "rollback_started", "Message": why}
+        done = {"State": "rollback_completed", "Message": "rollback completed"}
+        return {**web, "UpdateStatus": going if len(polls) < 9 else done}
+
+    api.on(f"GET /services/{web['ID']}", service)
+    result = cli("service", "update", "--image", "bad", "web")
+    assert result.status == 9
+    assert f"the update was rolled back: {why}" in result.err
+    assert len(polls) == 9
+
+
 def test_a_lost_leader_is_waited_for(api: FakeApi, cli: Cli) -> None:
     """A write on the way survives an election; so does the wait for it."""
     web = _created(api)
@@ -337,6 +366,13 @@ def test_why_explains(api: FakeApi, cli: Cli) -> None:
         "The others: 1 pending.",
         f"  web.2: {why}",
     ]
+
+
+def test_why_tells_what_an_update_waits_for(api: FakeApi, cli: Cli) -> None:
+    web = _created(api)
+    words = "update in progress; waiting for task x: no suitable node"
+    web["UpdateStatus"] = {"State": "updating", "Message": words}
+    assert f"It is being updated: {words}." in cli("service", "why", "web").out
 
 
 def test_task_why_explains(api: FakeApi, cli: Cli) -> None:

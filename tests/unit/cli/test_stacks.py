@@ -34,6 +34,7 @@ def _member(name: str, image: str, **how: Json) -> Json:
     found["Spec"]["TaskTemplate"] = {
         "ContainerSpec": {"Image": image, "Labels": NAMESPACE, "Isolation": "default"},
         "Placement": {},
+        "Networks": [{"Target": swarm.network("shop_default")["Id"], "Aliases": [name]}],
         "ForceUpdate": 0,
         "Runtime": "container",
     }
@@ -48,6 +49,7 @@ def _running(api: FakeApi, *members: Json) -> None:
         api.on(f"GET /services/{member['ID']}", member)
         api.on(f"POST /services/{member['ID']}/update", {"Warnings": None})
         api.on(f"DELETE /services/{member['ID']}", None)
+    api.on(f"DELETE /networks/{swarm.network('shop_default')['Id']}", (204, None))
     every = [task for found in tasks.values() for task in found]
     api.on(
         "GET /tasks",
@@ -138,16 +140,16 @@ def test_services_that_left_the_file_are_named_or_pruned(api: FakeApi, cli: Cli,
 
 
 def test_a_bad_file_names_all_and_deploys_nothing(api: FakeApi, cli: Cli) -> None:
-    text = "services:\n  web:\n    image: x\n    depend_on: [a]\n    networks: [n]\n"
+    text = "services:\n  web:\n    image: x\n    depend_on: [a]\n    secrets: [n]\n"
     result = cli("stack", "deploy", "-c", "-", "shop", stdin=text)
     assert result.status == 8
     assert result.err.splitlines() == [
         "stdin:4:5: services.web.depend_on: unknown key; did you mean depends_on?",
         "    4 |     depend_on: [a]",
         "      |     ^^^^^^^^^",
-        "stdin:5:5: services.web.networks: not supported yet",
-        "    5 |     networks: [n]",
-        "      |     ^^^^^^^^",
+        "stdin:5:5: services.web.secrets: not supported yet",
+        "    5 |     secrets: [n]",
+        "      |     ^^^^^^^",
         "error: 2 problems, nothing was deployed.",
         "  fix:  correct the file; the lines above say where",
         "  code: invalid   exit status 8",
@@ -209,7 +211,77 @@ def test_rm_waits_until_the_last_container_stopped(api: FakeApi, cli: Cli) -> No
         "Removing service shop_db",
         "Removing service shop_web",
         "stack shop: 1 task still stopping",
+        "Removing network shop_default",
     ]
+
+
+NETWORKS = """
+services:
+  web: {image: "nginx:1.29", networks: [front, theirs]}
+networks:
+  front: {internal: true}
+  theirs: {external: true}
+"""
+
+
+def test_networks_come_before_services_and_are_named_by_identifier(api: FakeApi, cli: Cli) -> None:
+    front, theirs = swarm.network("shop_front"), swarm.network("theirs")
+    api.on("GET /networks/theirs", theirs)
+    api.on("POST /networks/create", (201, {"Id": front["Id"], "Warning": "it rains"}))
+    api.on("POST /services/create", (201, {"ID": "x"}))
+    result = cli(
+        *("stack", "deploy", "-d", "--resolve-image", "never", "-c", "-", "shop"), stdin=NETWORKS
+    )
+    assert result.status == 0, result.err
+    assert result.err.splitlines()[:3] == [
+        "warning: it rains",
+        "network shop_front  created",
+        "service shop_web  created",
+    ]
+    [made] = api.sent("POST /networks/create")
+    assert (made.body["Name"], made.body["Internal"]) == ("shop_front", True)
+    [sent] = api.sent("POST /services/create")
+    assert sent.body["TaskTemplate"]["Networks"] == [
+        {"Target": front["Id"], "Aliases": ["web"]},
+        {"Target": theirs["Id"], "Aliases": ["web"]},
+    ]
+
+
+def test_a_network_of_others_must_exist(api: FakeApi, cli: Cli) -> None:
+    result = cli("stack", "deploy", "-c", "-", "shop", stdin=NETWORKS)
+    assert result.status == 3
+    assert "the external network theirs does not exist, nothing was deployed" in result.err
+    assert not [r for r in api.requests if r.method == "POST"]
+
+
+def test_a_network_with_other_settings_is_named_and_stays(api: FakeApi, cli: Cli) -> None:
+    text = NETWORKS.replace("theirs", "back").replace("external", "attachable")
+    nets = [swarm.network("shop_front"), swarm.network("shop_back") | {"Attachable": True}]
+    api.on("GET /networks", nets)
+    api.on("POST /services/create", (201, {"ID": "x"}))
+    result = cli(
+        *("stack", "deploy", "-d", "--resolve-image", "never", "-c", "-", "shop"), stdin=text
+    )
+    assert result.status == 0
+    assert "warning: network shop_front stays as it is" in result.err
+    assert "shop_back" not in result.err
+
+
+def test_rm_removes_networks_after_services(api: FakeApi, cli: Cli) -> None:
+    web, _ = _shop()
+    network = swarm.network("shop_default")
+    _running(api, web)
+    api.refuse(
+        f"DELETE /networks/{network['Id']}", 400, "in use by service other", code="precondition"
+    )
+    refused = cli("stack", "rm", "--yes", "shop")
+    assert refused.status == 1
+    assert "in use by service other" in refused.err
+    api.on("GET /services", [])
+    api.on(f"DELETE /networks/{network['Id']}", (204, None))
+    assert cli("stack", "rm", "--yes", "shop").err == "Removing network shop_default\n"
+    paths = [r.path for r in api.requests if r.method == "DELETE"]
+    assert paths == [f"/services/{web['ID']}", *[f"/networks/{network['Id']}"] * 2]
 
 
 def test_validate_and_config_need_no_daemon(cli: Cli, api: FakeApi, shop: str) -> None:

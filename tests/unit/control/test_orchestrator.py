@@ -2,7 +2,7 @@
 
 import pytest
 from swarmlet.clock import SECOND
-from swarmlet.model.objects import NodeState, TaskState, UpdateState
+from swarmlet.model.objects import NodeState, TaskState
 from swarmlet.model.specs import Availability, Placement, RestartPolicy
 from swarmlet.state.commands import DeleteService
 
@@ -141,43 +141,6 @@ def test_a_task_without_restart_stays_ended(world: World) -> None:
     assert world.wanted() == []
 
 
-def test_an_update_replaces_one_task_at_a_time(world: World) -> None:
-    world.service(a_service(replicas=4))
-    world.run()
-    world.service(a_service(replicas=4, image="app:2"), updating=True)
-    fewest = 4
-    for _ in range(40):
-        world.settle()
-        world.obey()
-        fewest = min(fewest, len(world.running()))
-    assert fewest == 3
-    assert {task.spec.container.image for task in world.wanted()} == {"app:2"}
-    assert slots(world) == [1, 2, 3, 4]
-    service = world.store.service("web")
-    assert service is not None
-    assert service.update_status is not None
-    assert service.update_status.state is UpdateState.COMPLETED
-    assert service.update_status.message == "update completed"
-
-
-def test_an_update_waits_while_the_new_task_fails(world: World) -> None:
-    world.service(a_service(replicas=3))
-    world.run()
-    world.service(a_service(replicas=3, image="broken"), updating=True)
-    for _ in range(30):
-        world.settle()
-        for task in world.wanted():
-            if task.spec.container.image == "broken" and task.status.state >= TaskState.ASSIGNED:
-                world.report(task.id, TaskState.FAILED)
-        world.obey()
-        world.pass_time(6)
-    assert sum(t.spec.container.image == "app:1" for t in world.running()) == 2
-    service = world.store.service("web")
-    assert service is not None
-    assert service.update_status is not None
-    assert service.update_status.state is UpdateState.UPDATING
-
-
 def test_an_update_begins_with_what_does_not_run(world: World) -> None:
     """A crashed slot loses nothing: it gets the new template at once, without its delay."""
     world.service(a_service(replicas=3))
@@ -249,3 +212,16 @@ def test_a_label_that_goes_takes_the_task_with_it(world: World) -> None:
     world.nodes(a_node("n0"), a_node("n1", labels={"zone": "A"}))
     world.run()
     assert [task.node_id for task in world.running()] == ["n1"]
+
+
+def test_scaling_down_leaves_nothing_of_the_slots_that_go(world: World) -> None:
+    """Neither tasks nor history: a service of 200 replicas would leave 198 containers behind."""
+    world.service(a_service(replicas=4, restart=RestartPolicy(delay=0)))
+    world.run()
+    for task in world.running():
+        world.report(task.id, TaskState.FAILED)
+    world.run()
+    world.service(a_service(replicas=1, restart=RestartPolicy(delay=0)))
+    world.run()
+    (left,) = world.running()
+    assert {task.slot for task in world.store.tasks()} == {left.slot}

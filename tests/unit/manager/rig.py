@@ -35,7 +35,16 @@ from swarmlet.model.specs import (
     TaskSpec,
 )
 from swarmlet.rpc.channel import Channel
-from swarmlet.rpc.messages import Assignments, FromManager, GoodbyeReason, Hello, Message, Welcome
+from swarmlet.rpc.messages import (
+    Acknowledged,
+    Assignments,
+    Forwarding,
+    FromManager,
+    GoodbyeReason,
+    Hello,
+    Message,
+    Welcome,
+)
 from swarmlet.security import ca, tokens
 from swarmlet.state.commands import (
     ChangeTasks,
@@ -182,12 +191,22 @@ class Agent:
 
     def __init__(self, channel: Channel[FromManager]) -> None:
         self.channel = channel
+        self.forwarding: list[Forwarding] = []
 
     async def say(self, message: Message) -> None:
         await self.channel.send(message)
 
     async def hear(self) -> FromManager:
-        return await self.channel.receive()
+        """The next message, but for what the node forwards by: that is kept aside."""
+        while isinstance(message := await self.channel.receive(), Forwarding):
+            self.forwarding.append(message)
+        return message
+
+    async def acknowledged(self, seq: int) -> None:
+        """Wait for an acknowledgement; what else follows from a report may come before it."""
+        while isinstance(message := await self.hear(), Assignments):
+            pass
+        assert message == Acknowledged(seq=seq)
 
     async def welcomed(self) -> Assignments:
         """Take the greeting; returns the full assignment set."""

@@ -9,7 +9,6 @@ from swarmlet.model.specs import Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
-    Acknowledged,
     Assignments,
     Beat,
     FromManager,
@@ -83,7 +82,7 @@ async def test_report_is_acknowledged_only_when_it_is_committed(rig: Rig) -> Non
     async with rig.welcomed() as agent:
         running = TaskStatus(state=TaskState.RUNNING, at=NOW)
         await agent.say(Report(seq=4, statuses=(("t1", running),)))
-        assert await agent.hear() == Acknowledged(seq=4)
+        await agent.acknowledged(4)
         assert rig.status_of("t1").state is TaskState.RUNNING
 
 
@@ -93,7 +92,7 @@ async def test_agent_cannot_report_the_task_of_another_node(rig: Rig) -> None:
     async with rig.welcomed() as agent:
         failed = TaskStatus(state=TaskState.FAILED, at=NOW)
         await agent.say(Report(seq=1, statuses=(("t1", failed),)))
-        assert await agent.hear() == Acknowledged(seq=1)
+        await agent.acknowledged(1)
         assert rig.status_of("t1").state is TaskState.ASSIGNED
 
 
@@ -177,7 +176,7 @@ async def test_worker_cannot_fill_the_log_with_words(rig: Rig) -> None:
     async with rig.welcomed() as agent:
         failed = TaskStatus(state=TaskState.FAILED, at=NOW, err="x" * 3_000_000)
         await agent.say(Report(seq=1, statuses=(("t1", failed),)))
-        assert await agent.hear() == Acknowledged(seq=1)
+        await agent.acknowledged(1)
         assert rig.status_of("t1").state is TaskState.FAILED
         assert len(rig.status_of("t1").err) <= MAX_TEXT
 
@@ -189,7 +188,7 @@ async def test_report_of_thousands_of_tasks_is_committed_in_pieces(rig: Rig) -> 
         running = TaskStatus(state=TaskState.RUNNING, at=NOW, message="y" * MAX_TEXT)
         statuses = tuple((f"unknown{n}", running) for n in range(3_000))
         await agent.say(Report(seq=1, statuses=(*statuses, ("t1", running))))
-        assert await agent.hear() == Acknowledged(seq=1)
+        await agent.acknowledged(1)
         assert rig.status_of("t1").state is TaskState.RUNNING
 
 
@@ -199,7 +198,7 @@ async def test_what_a_worker_says_of_foreign_tasks_never_reaches_the_log(rig: Ri
         before = rig.consensus.applied
         running = TaskStatus(state=TaskState.RUNNING, at=NOW)
         await agent.say(Report(seq=1, statuses=(("x" * 2_000_000, running),)))
-        assert await agent.hear() == Acknowledged(seq=1)
+        await agent.acknowledged(1)
         assert rig.consensus.applied == before
 
 

@@ -64,6 +64,7 @@ HOST = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
         mount(Type="volume", Target="/b"),
         mount(Type="tmpfs", Target="/b", TmpfsOptions={"SizeBytes": 1}),
         ports(HOST, {**HOST, "Protocol": "udp"}, {**HOST, "PublishedPort": 8081}),
+        ports({"TargetPort": 80}, {"TargetPort": 80, "Protocol": "udp", "PublishedPort": 80}),
         ports({**HOST, "PublishedPort": 0}, {**HOST, "PublishedPort": 0, "TargetPort": 81}),
         resources(NanoCPUs=500_000_000, MemoryBytes=64 << 20, Pids=100),
         template(RestartPolicy={"Condition": "on-failure", "MaxAttempts": 3}),
@@ -86,8 +87,13 @@ def test_a_sound_service_has_no_problems(spec: ServiceSpec) -> None:
         (service(Mode={"Global": {}, "Replicated": {}}), "only one of Replicated and Global"),
         (service(Mode={"Replicated": {"Replicas": -1}}), "Mode.Replicated.Replicas: must be"),
         (service(Mode={"Replicated": {"Replicas": 10**9}}), "Mode.Replicated.Replicas: must be"),
-        (service(Networks=[{"Target": "n"}]), "Networks: overlay networks are not supported"),
-        (template(Networks=[{"Target": "n"}]), "TaskTemplate.Networks: overlay networks"),
+        (service(Networks=[{}]), "Networks[0].Target: a network must be named"),
+        (template(Networks=[{"Target": ""}]), "TaskTemplate.Networks[0].Target: a network must"),
+        (template(Networks=[{"Target": "n", "Aliases": ["a", ""]}]), 'Aliases: "" is no name'),
+        (service(Labels={"swarmlet.lb.sticky": "cookie"}), '"cookie": client-ip is needed'),
+        (service(Labels={"swarmlet.publish.address": "::1"}), '"::1": an IPv4 address of a'),
+        (container(Labels={"swarmlet.lb.weight": "1001"}), "between 0 and 1000 is needed"),
+        (container(Labels={"swarmlet.lb.weight": "-1"}), "between 0 and 1000 is needed"),
         (template(Runtime="plugin"), "plugins are not supported yet"),
         (template(Runtime="moon"), 'unknown runtime "moon"'),
         (service(TaskTemplate={}), "TaskTemplate.ContainerSpec: is required"),
@@ -135,7 +141,6 @@ def test_a_sound_service_has_no_problems(spec: ServiceSpec) -> None:
             template(Placement={"Preferences": [{"Spread": {"SpreadDescriptor": "node.id"}}]}),
             "node.labels.NAME or engine.labels.NAME is needed",
         ),
-        (ports({"TargetPort": 80}), "use mode=host"),
         (ports({"TargetPort": 80}, mode="dnsrr"), "can't be used with dnsrr mode"),
         (ports({**HOST, "TargetPort": 0}), "TargetPort: invalid port 0"),
         (ports({**HOST, "PublishedPort": 70_000}), "PublishedPort: invalid port 70000"),
@@ -161,15 +166,28 @@ def test_an_update_keeps_name_and_mode() -> None:
 
 
 def test_settings_without_effect_are_warned_of() -> None:
-    config = {"Parallelism": 0, "Delay": 5, "FailureAction": "rollback", "Order": "start-first"}
-    spec = service(UpdateConfig=config, EndpointSpec={"Mode": "dnsrr"})
+    spec = service(Networks=[{"Target": "n", "DriverOpts": {"a": "b"}}])
     assert [w.partition(":")[0] for w in service_warnings(spec)] == [
-        "UpdateConfig.Parallelism",
-        "UpdateConfig.Delay",
-        "UpdateConfig.FailureAction",
-        "UpdateConfig.Order",
-        "EndpointSpec.Mode",
+        "Networks[0].DriverOpts have no effect in swarmlet",
     ]
+
+
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [({"Global": {}}, "are replaced stop-first"), ({"Replicated": {}}, "an update waits")],
+)
+def test_start_first_with_host_ports_is_warned_of(mode: object, words: str) -> None:
+    port = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
+    spec = service(
+        Mode=mode,
+        UpdateConfig={"Order": "start-first"},
+        RollbackConfig={"Order": "stop-first"},
+        EndpointSpec={"Ports": [port]},
+    )
+    (warning,) = service_warnings(spec)
+    assert warning.startswith("UpdateConfig.Order: start-first")
+    assert warning.endswith(words)
+    assert service_warnings(service(Mode=mode, UpdateConfig={"Order": "start-first"})) == []
 
 
 @pytest.mark.parametrize(

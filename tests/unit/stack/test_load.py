@@ -114,6 +114,7 @@ _LEAF = st.one_of(
 )  # fmt: skip
 _WORDS = """
     image command environment ports volumes deploy replicas mode resources limits memory cpus
+    networks aliases ipam config
     healthcheck test interval placement constraints preferences spread restart_policy delay
     ulimits soft hard target published source type tmpfs size driver external name labels
     services extra_hosts cap_add dns x-foo other
@@ -127,16 +128,16 @@ _TREE = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(_KEYS, _TREE, max_size=4), _TREE)
+@given(st.dictionaries(_KEYS, _TREE, max_size=4), _TREE, _TREE)
 def test_no_well_formed_file_makes_the_checks_fail_otherwise(
-    service: dict[str, object], volumes: object
+    service: dict[str, object], volumes: object, networks: object
 ) -> None:
     """Whatever stands where: specs, or problems with places."""
-    tree = {"services": {"web": service}, "volumes": volumes}
+    tree = {"services": {"web": service}, "volumes": volumes, "networks": networks}
     root = load(json.dumps(tree, indent=1).encode(), "x.json")
     problems, names = [], ["shop_web"]
     try:
-        names = [s["Name"] for s in checked(root, "shop")]
+        names = [s["Name"] for s in checked(root, "shop").services]
     except StackError as error:
         problems = error.problems
     assert all(p.render() and p.message for p in problems)

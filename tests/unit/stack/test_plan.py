@@ -17,7 +17,7 @@ Json = Any
 
 
 def _specs(text: str) -> list[Json]:
-    return checked(load(text.encode(), "x.yml"), "shop")
+    return checked(load(text.encode(), "x.yml"), "shop").services
 
 
 def _container(line: str, more: str = "") -> Json:
@@ -37,7 +37,8 @@ def test_the_smallest_stack() -> None:
                 "ContainerSpec": {
                     "Image": "nginx:1.29",
                     "Labels": {"com.docker.stack.namespace": "shop"},
-                }
+                },
+                "Networks": [{"Target": "shop_default", "Aliases": ["web"]}],
             },
             "Mode": {"Replicated": {"Replicas": 1}},
         }
@@ -116,8 +117,21 @@ services:
         constraints: [node.role == worker]
         preferences: [{spread: node.labels.zone}]
         max_replicas_per_node: 2
+      update_config: {parallelism: 0, delay: 10s, order: start-first, failure_action: rollback}
+      rollback_config: {monitor: 1m, max_failure_ratio: 0.25}
 """
     )
+    assert spec["UpdateConfig"] == {
+        "Parallelism": 0,
+        "Delay": 10_000_000_000,
+        "FailureAction": "rollback",
+        "Order": "start-first",
+    }
+    assert spec["RollbackConfig"] == {
+        "Parallelism": 1,
+        "Monitor": 60_000_000_000,
+        "MaxFailureRatio": 0.25,
+    }
     assert spec["Mode"] == {"Replicated": {"Replicas": 3}}
     assert spec["Labels"]["a"] == "b"
     assert spec["EndpointSpec"]["Ports"][0]["PublishMode"] == "host"
@@ -165,7 +179,7 @@ def test_later_files_override_and_add() -> None:
     two = load(
         b"services: {web: {image: b, command: [y], environment: {B: 2}}, db: {image: c}}", "2"
     )
-    web, db = checked(merged([one, two]), "shop")
+    web, db = checked(merged([one, two]), "shop").services
     container = web["TaskTemplate"]["ContainerSpec"]
     assert container["Image"] == "b"
     assert container["Args"] == ["y"]
@@ -186,6 +200,92 @@ def test_one_mistake_in_a_shared_piece_is_told_once() -> None:
     text += "".join(f"  s{i}: {{image: x, deploy: *d}}\n" for i in range(3))
     with pytest.raises(StackError, match="1 problem"):
         _specs(text)
+
+
+NETWORKS = """
+networks:
+  front:
+  back: {driver: overlay, internal: true, attachable: true, labels: {a: b}, driver_opts: {mtu: 9},
+    ipam: {driver: default, config: [{subnet: 10.9.0.0/24, gateway: 10.9.0.9, ip_range: 10.9.0.0/25,
+      aux_addresses: {tv: 10.9.0.7}}]}}
+  named: {name: own}
+  old: {external: {name: theirs}}
+  ext: {external: true}
+  unused: {internal: true}
+"""
+
+
+def _attached(line: str) -> Json:
+    text = f"services:\n  web:\n    image: nginx\n    {line}\n{NETWORKS}"
+    found = checked(load(text.encode(), "x.yml"), "shop")
+    return found.services[0]["TaskTemplate"]["Networks"], found.networks
+
+
+@pytest.mark.parametrize(
+    ("line", "targets"),
+    [
+        ("hostname: x", {"shop_default": ["web"]}),
+        ("networks: []", {"shop_default": ["web"]}),
+        ("networks:", {"shop_default": ["web"]}),
+        ("networks: [front, default]", {"shop_front": ["web"], "shop_default": ["web"]}),
+        ("networks: {front: , ext: {aliases: [x, y]}}", {
+            "shop_front": ["web"], "ext": ["x", "y", "web"]}),
+        ("networks: [named, old]", {"own": ["web"], "theirs": ["web"]}),
+    ],
+)  # fmt: skip
+def test_a_service_is_in_its_networks_under_its_short_name(line: str, targets: Json) -> None:
+    """As with Docker: only networks that a service is in are made, and one by default."""
+    attachments, networks = _attached(line)
+    assert {a["Target"]: a["Aliases"] for a in attachments} == targets
+    assert {n.name for n in networks} == targets.keys()
+    assert {n.name for n in networks if n.body is None} == {"theirs", "ext"} & targets.keys()
+
+
+def test_a_network_becomes_dockers_request() -> None:
+    _, networks = _attached("networks: [back, front]")
+    label = {"com.docker.stack.namespace": "shop"}
+    back, front = (n.body for n in networks)
+    assert front == {
+        "Name": "shop_front",
+        "Driver": "overlay",
+        "CheckDuplicate": True,
+        "Labels": label,
+    }
+    assert back == front | {
+        "Name": "shop_back",
+        "Labels": {"a": "b"} | label,
+        "Options": {"mtu": "9"},
+        "Internal": True,
+        "Attachable": True,
+        "IPAM": {
+            "Driver": "default",
+            "Config": [
+                {
+                    "Subnet": "10.9.0.0/24",
+                    "IPRange": "10.9.0.0/25",
+                    "Gateway": "10.9.0.9",
+                    "AuxiliaryAddresses": {"tv": "10.9.0.7"},
+                }
+            ],
+        },
+    }
+
+
+def test_ports_and_the_endpoint_mode() -> None:
+    [spec] = _specs(
+        "services: {web: {image: x, deploy: {endpoint_mode: vip}, "
+        "ports: ['8080:80', '53:53/udp', {target: 9000-9001, published: '9100-9101'}]}}"
+    )
+    assert spec["EndpointSpec"]["Mode"] == "vip"
+    assert [
+        (p["Protocol"], p["PublishedPort"], p["TargetPort"], p["PublishMode"])
+        for p in spec["EndpointSpec"]["Ports"]
+    ] == [
+        ("tcp", 8080, 80, "ingress"),
+        ("udp", 53, 53, "ingress"),
+        ("tcp", 9100, 9000, "ingress"),
+        ("tcp", 9101, 9001, "ingress"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -227,6 +327,8 @@ def test_readers_raise_nothing_but_value_errors(text: str) -> None:
         quantities.duration, quantities.size, quantities.cpus, quantities.count,
         values.short_port, values.short_mount, values.constraint, values.capability,
         values.extra_host, values.service_name,
+        lambda t: values.ports_of_fields({"target": t, "published": t}),
+        lambda t: values.ports_of_fields({"target": "80", "published": t}),
     )  # fmt: skip
     for read in readers:
         try:

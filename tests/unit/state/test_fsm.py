@@ -38,7 +38,7 @@ from swarmlet.state.commands import (
     TaskReport,
 )
 
-from tests.fakes.world import START, World, a_node, a_service
+from tests.fakes.world import START, World, a_network, a_node, a_service
 
 
 @pytest.fixture
@@ -185,9 +185,12 @@ def test_only_what_tasks_are_made_of_changes_the_spec_version(world: World) -> N
     assert spec_version(world) == first
     world.service(a_service(image="app:2"))
     second = spec_version(world)
-    world.service(a_service(image="app:2", ports=(PortConfig(target_port=80),)))
+    world.service(
+        a_service(image="app:2", ports=(PortConfig(target_port=80, publish_mode="host"),))
+    )
     third = spec_version(world)
-    service = a_service(image="app:2", ports=(PortConfig(target_port=80),))
+    service = a_service(image="app:2", ports=(PortConfig(target_port=80, publish_mode="host"),))
+    world.networks(a_network())
     networks = (NetworkAttachment(target="net"),)
     world.service(replace(service, spec=replace(service.spec, networks=networks)))
     assert first < second < third < spec_version(world)
@@ -198,6 +201,19 @@ def test_a_proposer_cannot_choose_the_spec_version(world: World) -> None:
     assert service is not None
     world.ok(PutService(service=replace(service, spec_version=77), expect=service.version))
     assert spec_version(world) == service.spec_version
+
+
+def test_an_update_that_begins_again_is_a_new_spec_version(world: World) -> None:
+    """So that the tasks which it makes are told from those of the one that was paused."""
+    world.service(a_service(image="app:2"), updating=True)
+    begun = spec_version(world)
+    service = world.store.service("web")
+    assert service is not None
+    world.ok(PutService(service=service, expect=service.version))
+    assert spec_version(world) == begun
+    world.pass_time(1)
+    world.service(a_service(image="app:2"), updating=True)
+    assert spec_version(world) == world.store.index > begun
 
 
 def test_an_update_status_belongs_to_the_version_it_was_decided_on(world: World) -> None:
@@ -230,6 +246,31 @@ def test_tasks_are_made_from_the_template_they_were_decided_on(world: World) -> 
     assert world.task("t1").spec.container.image == "app:1"
     assert world.task("t1").name == "name-web.1.t1"
     assert world.task("t1").status.message == "pending task scheduling"
+
+
+def test_when_a_task_came_up_and_ended_is_in_the_managers_time(world: World) -> None:
+    """The first time that they heard so; a node's clock does not matter, nor do repetitions."""
+    assigned(world)
+    times = []
+    for state in (TaskState.RUNNING, TaskState.RUNNING, TaskState.FAILED, TaskState.FAILED):
+        world.pass_time(5)
+        times.append(world.now)
+        report(world, "n0", status(state, message=f"at {world.now}"))
+    task = world.task("t1")
+    assert (task.running_at, task.ended_at) == (times[0], times[2])
+
+
+def test_a_task_is_given_up_once_unless_there_is_news_in_time(world: World) -> None:
+    assigned(world)
+    change(world, late_at=START + 5)
+    assert change(world, late_at=START + 7).late_at == START + 5
+    report(world, "n0", status(TaskState.ASSIGNED))  # no news
+    assert world.task("t1").late_at == START + 5
+    report(world, "n0", status(TaskState.PREPARING))
+    assert world.task("t1").late_at == 0
+    change(world, late_at=world.now)
+    report(world, "n0", status(TaskState.RUNNING))
+    assert world.task("t1").late_at == world.now
 
 
 def test_a_task_is_made_once_and_not_on_a_node_that_is_gone(world: World) -> None:
@@ -340,11 +381,11 @@ def test_a_damaged_command_stops_the_member(data: bytes) -> None:
 
 
 def test_a_newer_format_stops_the_member() -> None:
-    newer = log.encode((), START).replace(b"\x93\x01", b"\x93\x02", 1)
-    with pytest.raises(Damaged, match="format 2"):
+    newer = log.encode((), START).replace(b"\x93\x02", b"\x93\x03", 1)
+    with pytest.raises(Damaged, match="format 3"):
         log.decode(newer)
-    state = snapshot.freeze(World().store)().replace(b"\x96\x01", b"\x96\x02", 1)
-    with pytest.raises(Damaged, match="format 2"):
+    state = snapshot.freeze(World().store)().replace(b"\x98\x02", b"\x98\x03", 1)
+    with pytest.raises(Damaged, match="format 3"):
         snapshot.thaw(state)
     with pytest.raises(Damaged, match="cannot be read"):
         snapshot.thaw(b"\x00")

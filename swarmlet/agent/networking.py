@@ -1,0 +1,282 @@
+"""This node's part in the cluster's networks: what managers say, made true in kernel and engine.
+
+Managers say what to forward by (:mod:`.records`); :mod:`swarmlet.net` makes the kernel forward and
+answers names; here the engine gets a bridge for each network that a task of this node joins.
+What was said last is kept on disk: a node that boots without managers forwards by it.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from swarmlet import durable
+from swarmlet.agent.backoff import Backoff
+from swarmlet.agent.records import Records
+from swarmlet.clock import Rng, Seconds
+from swarmlet.engine import networks
+from swarmlet.engine.client import Engine
+from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
+from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
+from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables
+from swarmlet.rpc.messages import Assignment, Forwarding
+
+log = structlog.get_logger(__name__)
+
+#: Version of the file's form: its first byte.
+VERSION: Final = 1
+FILE: Final = "forwarding"
+
+#: A burst of changes becomes a few writes of the file.
+SAVE_EVERY: Final = Seconds(0.5)
+
+#: Seconds that a container waits for the kernel to forward for it: it takes milliseconds.
+READY_WITHIN: Final = Seconds(10.0)
+
+
+class Bridge(Protocol):
+    """A bridge that the kernel's rules expect for a network of this node's tasks."""
+
+    @property
+    def name(self) -> str:
+        """Of the device."""
+        ...
+
+    @property
+    def mtu(self) -> int:
+        """In bytes."""
+        ...
+
+
+class Forwarder(Protocol):
+    """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
+        """Keep the kernel as the tables say, until cancelled."""
+        ...
+
+    def set_tables(self, tables: Tables) -> None:
+        """Forward by these from now on."""
+        ...
+
+    async def applied(self) -> None:
+        """Return once the kernel forwards by the tables that were set last."""
+        ...
+
+    def bridge(self, network: NetworkRecord) -> Bridge:
+        """The bridge of a network on this node."""
+        ...
+
+    async def adopt(self, network: NetworkRecord) -> None:
+        """Set up a bridge that the engine has just made, before anything is plugged into it."""
+        ...
+
+    async def clear(self) -> None:
+        """Leave the kernel as it was found."""
+        ...
+
+
+class Names(Protocol):
+    """What answers the names of services and tasks (:mod:`swarmlet.net.resolver_keeper`)."""
+
+    async def run(self) -> None:
+        """See to it that names are answered, until cancelled; then they still are."""
+        ...
+
+    async def publish(
+        self,
+        tables: Tables,
+        listen: Sequence[str],
+        nameservers: Mapping[str, Sequence[str]],
+    ) -> None:
+        """Answer by these from now on. Raises DiskFailed."""
+        ...
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        ...
+
+
+class Networking:
+    """:class:`swarmlet.agent.places.Places`, and the receiver of what managers say."""
+
+    def __init__(
+        self, engine: Engine, forwarder: Forwarder, names: Names, *, directory: Path, rng: Rng
+    ) -> None:
+        self._engine = engine
+        self._forwarder = forwarder
+        self._names = names
+        self._file = directory / FILE
+        self._rng = rng
+        self._records = Records(_load(self._file))
+        self._nameservers: dict[str, tuple[str, ...]] = {}
+        self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        self._version = 1  # of what names and disk must show
+        self._named = 0  # the version that names are answered by
+        self._turn = trio.Event()
+
+    @property
+    def tables(self) -> Tables:
+        """What this node forwards by."""
+        return self._records.tables
+
+    def take(self, message: Forwarding) -> None:
+        """A manager said what to forward by."""
+        if self._records.take(message):
+            self._forwarder.set_tables(self.tables)
+            self._note()
+
+    def _note(self) -> None:
+        self._version += 1
+        self._wake()
+
+    def _wake(self) -> None:
+        self._turn.set()
+        self._turn = trio.Event()
+
+    async def applied(self) -> None:
+        """Return once the kernel forwards by all that was said so far."""
+        await self._forwarder.applied()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep kernel, names and engine in line until cancelled, which touches none of them."""
+        self._forwarder.set_tables(self.tables)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._forwarder.run)
+            nursery.start_soon(self._names.run)
+            nursery.start_soon(self._follow_names)
+            nursery.start_soon(self._follow_disk)
+            task_status.started()
+
+    async def leave(self) -> None:
+        """Take everything away again."""
+        await self._names.stop()
+        await self._sweep(keep=frozenset())
+        await self._forwarder.clear()
+        self._file.unlink(missing_ok=True)
+
+    # --- places for tasks -----------------------------------------------------------------------
+
+    async def prepare(self, task: Assignment) -> list[Endpoint]:
+        """See :class:`swarmlet.agent.places.Places`."""
+        if not task.attachments:
+            return []
+        endpoints = [await self._endpoint(attachment) for attachment in task.attachments]
+        dns = task.spec.container.dns_config
+        if dns is not None and dns.nameservers:
+            self._nameservers[task.task_id] = dns.nameservers
+            self._note()
+        wanted = self._version
+        with trio.move_on_after(READY_WITHIN):
+            await self._forwarder.applied()
+            while self._named < wanted:
+                await self._turn.wait()
+            return endpoints
+        raise EngineUnavailable("this node's network is not ready; the log says why")
+
+    async def _endpoint(self, attachment: Attachment) -> Endpoint:
+        record = self.tables.networks.get(attachment.network_id)
+        if record is None or not attachment.address:
+            raise EngineUnavailable(f"network {attachment.network_id} is not known here yet")
+        async with self._making[record.id]:
+            network = await self._bridge_network(record)
+        return Endpoint(network, attachment.address, record.gateway)
+
+    async def _bridge_network(self, record: NetworkRecord) -> str:
+        """The engine's network for one of the cluster's; made when it is not there."""
+        bridge = self._forwarder.bridge(record)
+        for found in await self._engine.networks(label=NETWORK_LABEL):
+            if networks.fits(found, record, bridge.name):
+                return str(found["Id"])
+            known = self.tables.networks.get(found["Labels"][NETWORK_LABEL])
+            if known is None or known is record:
+                # Of a network that was removed: a new one may have its name and its addresses.
+                await self._engine.remove_network(str(found["Id"]))
+        try:
+            network = await self._engine.create_network(
+                networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)
+            )
+        except EngineError as exc:
+            raise EngineError(
+                f"network {record.name} cannot be made on this node: {exc.message}",
+                status=exc.status,
+            ) from exc
+        await self._forwarder.adopt(record)
+        log.info("network-made", network=record.name, bridge=bridge.name)
+        return network
+
+    # --- what follows a change ------------------------------------------------------------------
+
+    async def _follow_names(self) -> None:
+        while True:
+            while self._named == self._version:
+                await self._turn.wait()
+            version = self._version
+            try:
+                await self._publish_names()
+            except DiskFailed as exc:
+                log.warning("names-not-published", reason=exc.message)
+            self._named = version  # failed or not: a container that starts matters more
+            self._wake()
+
+    async def _follow_disk(self) -> None:
+        retry, kept = Backoff(self._rng), 0
+        while True:
+            while kept == self._version:
+                await self._turn.wait()
+            version = self._version
+            try:
+                await self._save()
+                await self._sweep(keep=frozenset(self.tables.networks))
+            except SwarmletError as exc:
+                log.warning("networks-not-kept", reason=exc.message)
+                await retry.wait()
+            else:
+                kept = version
+                retry.reset()
+                await trio.sleep(SAVE_EVERY)
+
+    async def _publish_names(self) -> None:
+        tables = self.tables
+        local = [task for task in tables.tasks.values() if task.node == tables.me]
+        here = {place.network_id for task in local for place in task.attachments}
+        listen = sorted(n.gateway for n in tables.networks.values() if n.id in here)
+        known = {task.id for task in local}
+        self._nameservers = {k: v for k, v in self._nameservers.items() if k in known}
+        await self._names.publish(tables, listen, self._nameservers)
+
+    async def _save(self) -> None:
+        data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)
+        await trio.to_thread.run_sync(_keep, self._file, data)
+
+    async def _sweep(self, *, keep: frozenset[str]) -> None:
+        """Remove the engine's copies of networks that are gone; one still in use stays for now."""
+        for found in await self._engine.networks(label=NETWORK_LABEL):
+            if found["Labels"][NETWORK_LABEL] in keep:
+                continue
+            try:
+                await self._engine.remove_network(str(found["Id"]))
+            except EngineError as exc:
+                log.info("network-not-removed", network=found["Name"], reason=exc.message)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    durable.save_file(path, data)
+
+
+def _load(path: Path) -> Tables:
+    """What was kept; nothing when it is not there or cannot be read: managers will say it again."""
+    try:
+        raw = path.read_bytes()
+        if raw[:1] == bytes([VERSION]):
+            return msgspec.msgpack.decode(raw[1:], type=Tables)
+    except FileNotFoundError:
+        return Tables()
+    except (OSError, msgspec.MsgspecError, ValueError) as exc:
+        log.warning("forwarding-damaged", reason=str(exc))
+    return Tables()

@@ -1,0 +1,17 @@
+"""Where a task's container gets its places in networks from."""
+
+from typing import Protocol
+
+from swarmlet.engine.networks import Endpoint
+from swarmlet.rpc.messages import Assignment
+
+
+class Places(Protocol):
+    """The node's networks, as its worker needs them."""
+
+    async def prepare(self, task: Assignment) -> list[Endpoint]:
+        """Bring up the networks of a task on this node; its places in them, the first one first.
+
+        Raises EngineError for what repeating will not change, EngineUnavailable for the rest.
+        """
+        ...

@@ -1,0 +1,79 @@
+"""Tasks that are to stop, held until no node sends new connections to them any more.
+
+Stopping a task begins with taking it out of every node's maps. Its own node is told to stop it when
+the others have said that their kernels forward accordingly, which takes milliseconds; or after
+:data:`PATIENCE`, since a node that does not answer must not keep a task alive. Pure: time is an
+argument.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from swarmlet.clock import Seconds
+
+#: Seconds that a stop waits for nodes that do not answer.
+PATIENCE: Final = Seconds(2.0)
+
+
+class Withdrawals:
+    """Who still has to confirm what."""
+
+    def __init__(self) -> None:
+        # By task: the nodes that have not confirmed, with the number of the message that told
+        # them; None before it was sent.
+        self._open: dict[str, dict[str, int | None]] = {}
+        self._deadlines: dict[str, float] = {}
+
+    def begin(self, task_id: str, nodes: Iterable[str], now: float) -> None:
+        """A task shall stop; these nodes send connections to it."""
+        waiting = dict.fromkeys(nodes)
+        if waiting and task_id not in self._open:
+            self._open[task_id] = waiting
+            self._deadlines[task_id] = now + PATIENCE
+
+    def holds(self, task_id: str) -> bool:
+        """Whether a task must not be stopped yet."""
+        return task_id in self._open
+
+    def told(self, node_id: str, task_ids: Iterable[str], seq: int) -> None:
+        """A node was told, with this message, that tasks take no connections any more."""
+        for task_id in task_ids:
+            waiting = self._open.get(task_id, {})
+            if node_id in waiting:
+                waiting[node_id] = seq
+
+    def confirmed(self, node_id: str, seq: int) -> list[str]:
+        """A node forwards by a message. Returns the tasks that nobody waits for any more."""
+        return self._strike(node_id, seq)
+
+    def left(self, node_id: str) -> list[str]:
+        """A node's session ended: nobody waits for it. Returns tasks as :meth:`confirmed`."""
+        return self._strike(node_id, None)
+
+    def expired(self, now: float) -> list[str]:
+        """Tasks that waited long enough; they are held no more."""
+        done = [task_id for task_id, at in self._deadlines.items() if at <= now]
+        for task_id in done:
+            self._end(task_id)
+        return done
+
+    @property
+    def wake_at(self) -> float:
+        """When the next one expires."""
+        return min(self._deadlines.values(), default=float("inf"))
+
+    def _strike(self, node_id: str, seq: int | None) -> list[str]:
+        done = []
+        for task_id, waiting in list(self._open.items()):
+            if node_id not in waiting:
+                continue
+            told = waiting[node_id]
+            if seq is None or (told is not None and told <= seq):
+                del waiting[node_id]
+                if not waiting:
+                    self._end(task_id)
+                    done.append(task_id)
+        return done
+
+    def _end(self, task_id: str) -> None:
+        del self._open[task_id], self._deadlines[task_id]

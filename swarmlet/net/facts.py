@@ -1,0 +1,30 @@
+"""What is read from the machine before its forwarding is planned."""
+
+from typing import Final
+
+import msgspec
+
+#: Ethernet's, for a host whose underlay device is not known.
+DEFAULT_MTU: Final = 1500
+
+
+class Port(msgspec.Struct, frozen=True):
+    """A port of one of our bridges, and the addresses of what is plugged in, where known."""
+
+    bridge: str
+    addresses: frozenset[str] = frozenset()
+
+
+class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read from the machine.
+
+    ``has_address``: whether an interface bears the address that peers know this node by (not so
+    behind address translation). ``accept_chain`` is the iptables chain where forwarded packets
+    must be accepted, "" if none need be. ``ports`` are those of our bridges.
+    """
+
+    has_address: bool = True
+    underlay_mtu: int = DEFAULT_MTU
+    bridge_nf: bool = False
+    accept_chain: str = ""
+    ports: dict[str, Port] = msgspec.field(default_factory=dict[str, Port])

@@ -1,0 +1,203 @@
+"""The rules that every packet meets: who may talk to whom, and what becomes of replies.
+
+They name sets and maps only; :mod:`swarmlet.net.plan` fills those. So they change when the set of
+peers does or an option of the host, and not when tasks come and go.
+"""
+
+from typing import Final
+
+from swarmlet.net.numbers import (
+    ACCEPTED,
+    DEVICE,
+    EMPTY,
+    ENTRY,
+    PUBLISHED,
+    REDIRECTED,
+    VNI,
+)
+from swarmlet.net.ruleset import Chain
+
+_PROTOCOLS: Final = "meta l4proto { tcp, udp, sctp }"
+
+#: VXLAN of ours: its network identifier is 64 + 32 bits behind the start of the UDP header. Other
+#: overlays of this host may use the same port.
+_OURS: Final = f"@th,96,24 {VNI}"
+
+_FROM_PEER: Final = f'iifname "{DEVICE}"'
+_TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
+_QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
+
+_DEAD: Final = "ip daddr @overlay ip daddr != @live"
+
+#: In this direction only: the refusal itself passes the same hooks.
+_NO_BACKEND: Final = f"ct direction original ct mark and {EMPTY:#x} != 0 goto refuse"
+
+#: A refusal that the asker notices at once.
+REFUSE: Final = Chain(("meta l4proto tcp reject with tcp reset", "reject"))
+
+#: What we let through is let through by the engine's rules too: they accept this mark.
+LET: Final = Chain((f"meta mark set meta mark or {ACCEPTED:#x}", "accept"))
+
+#: Connections to an address of this host.
+_PUBLISHED: Final = Chain(
+    (
+        f"{_PROTOCOLS} ip daddr . meta l4proto . th dport vmap @pub_at",
+        f"{_PROTOCOLS} meta l4proto . th dport vmap @pub",
+    )
+)
+
+
+def ip_chains(data_port: int, *, vtep: str, bridge_nf: bool) -> dict[str, Chain]:
+    """The chains of table ``ip swarmlet`` that are the same whatever runs."""
+    chains = {
+        "refuse": REFUSE,
+        "let": LET,
+        "published": _PUBLISHED,
+        "raw": _raw(data_port),
+        "entry": _ENTRY,
+        "nat_in": _nat("prerouting", "dstnat - 5"),
+        "nat_local": _nat("output", "-105"),
+        "forward": _forward(data_port),
+        "input": _INPUT,
+        "output": _OUTPUT,
+        "nat_out": _nat_out(vtep),
+    }
+    if bridge_nf:
+        chains["redirected"] = _REDIRECTED
+    return chains
+
+
+def bridge_chains() -> dict[str, Chain]:
+    """The chains of table ``bridge swarmlet``: nothing passes from port to port of a bridge.
+
+    All goes up to the IP layer, where rules are: the bridge answers ARP for every neighbour.
+    """
+    return {
+        # Before connection tracking of bridge-nf (-200 in its own way): a forged packet is no flow.
+        "ports": Chain(
+            (
+                "iifname @pinned ether type ip iifname . ip saddr != @pins drop",
+                "iifname @pinned ether type arp iifname . arp saddr ip != @pins drop",
+            ),
+            "type filter hook prerouting priority -300",
+        ),
+        "across": Chain(
+            (
+                f"meta mark and {REDIRECTED:#x} != 0 accept",
+                "arp saddr ip @overlay drop",
+                "arp daddr ip @overlay drop",
+                "ip saddr @overlay drop",
+                "ip daddr @overlay drop",
+            ),
+            "type filter hook forward priority -10",
+        ),
+    }
+
+
+def _raw(data_port: int) -> Chain:
+    """Before connection tracking: what cannot be true is dropped."""
+    return Chain(
+        (
+            # Strangers' packets, and those that a task of this host sends.
+            f"udp dport {data_port} {_OURS} fib daddr type local ip saddr != @peers drop",
+            f"udp dport {data_port} {_OURS} fib daddr type local iifname @bridges drop",
+            f"{_FROM_PEER} ether saddr != @macs drop",
+            # route_localnet opens the host's own 127.0.0.0/8 to these links.
+            "iifname @links ip daddr 127.0.0.0/8 drop",
+            # A task sends from its own addresses only, whichever of its links the packet takes.
+            "iifname @bridges iifname . ip saddr != @sources drop",
+            'ip saddr @overlay iifname != "lo" iifname != @links drop',
+            # One client may come in by two nodes with the same port, to the same backend: their
+            # connections are told apart by the zone.
+            f"{_FROM_PEER} ct original zone set ether saddr map @zones",
+        ),
+        "type filter hook prerouting priority raw - 5",
+    )
+
+
+#: Which node a client came in by, and back to that node with the replies.
+_ENTRY: Final = Chain(
+    (
+        f"{_FROM_PEER} ct state new ip saddr != @overlay ct mark set ether saddr map @entries",
+        f'iifname != "{DEVICE}" ct direction reply ct mark and {ENTRY:#x} != 0 {_TO_ENTRY}',
+    ),
+    "type filter hook prerouting priority mangle - 5",
+)
+
+
+def _nat(hook: str, priority: str) -> Chain:
+    """Virtual addresses and published ports, before the engine's own rules (priority -100)."""
+    return Chain(
+        ("ip daddr vmap @vips", "fib daddr type local jump published"),
+        f"type nat hook {hook} priority {priority}",
+    )
+
+
+#: With bridge-nf-call-iptables a redirected packet may go on inside the bridge: let it.
+_REDIRECTED: Final = Chain(
+    (f"iifname @links ct status dnat meta mark set meta mark or {REDIRECTED:#x}",),
+    "type filter hook prerouting priority dstnat + 5",
+)
+
+
+def _forward(data_port: int) -> Chain:
+    """Who may talk to whom."""
+    return Chain(
+        (
+            # Through this node's own masquerading a container would look like this node to a peer.
+            f"udp dport {data_port} {_OURS} ip daddr @peers drop",
+            "ip saddr != @overlay ip daddr != @overlay return",
+            # The outer packet inherits the mark: with a peer's number it would be sent round.
+            f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}",
+            # Dead tasks, and virtual addresses without a backend. Before "established": what is
+            # connected to a task that went is reset.
+            f"{_DEAD} goto refuse",
+            "ct state established,related goto let",
+            "ip saddr . ip daddr @pairs goto let",
+            # The peer looked at it as we do. It may be of another network, to a published port.
+            f"{_FROM_PEER} goto let",
+            "ip saddr @internal reject with icmp admin-prohibited",
+            f"ct mark and {PUBLISHED:#x} != 0 goto let",
+            "ip daddr @overlay ip saddr @overlay reject with icmp admin-prohibited",
+            "ip daddr @overlay drop",
+        ),
+        "type filter hook forward priority filter - 5",
+    )
+
+
+#: To this host: ports without a backend; and of internal networks names only.
+_INPUT: Final = Chain(
+    (
+        _NO_BACKEND,
+        f'ip saddr @internal iifname != "lo" ct state new {_QUESTIONS} goto refuse',
+    ),
+    "type filter hook input priority filter - 5",
+)
+
+#: From this host's own processes.
+_OUTPUT: Final = Chain(
+    (
+        _NO_BACKEND,
+        # What was redirected to a virtual address still seems to leave by "lo".
+        f"{_DEAD} fib daddr type != local goto refuse",
+    ),
+    "type filter hook output priority filter - 5",
+)
+
+
+def _nat_out(vtep: str) -> Chain:
+    """Sources: a client's own address stays, but where its replies would not come back this way."""
+    return Chain(
+        (
+            # Redirected: where to, so that it is known whose flows must end when it leaves.
+            "meta l4proto udp ip daddr @overlay ct status dnat add @datagrams { ip daddr }",
+            # A task that reaches itself.
+            "ip saddr . ip daddr @selves masquerade",
+            # Processes of this host, and of the other nodes: their replies go back through here.
+            f"ip daddr @overlay ct status dnat fib saddr type local snat to {vtep}",
+            f"ip daddr @overlay ip saddr @peers snat to {vtep}",
+            "ip saddr @overlay ip daddr @overlay return",
+            f'ip saddr @overlay oifname != "{DEVICE}" masquerade',
+        ),
+        "type nat hook postrouting priority srcnat - 5",
+    )

@@ -1,0 +1,360 @@
+"""Owns this node's forwarding: keeps the kernel as the newest records want it.
+
+One loop. It wakes for new records, for a change that somebody else made, and once a minute to
+look whether all is well. It never gives up: what fails is tried again, and said.
+"""
+
+import functools
+import math
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from socket import IPPROTO_UDP
+from typing import Final
+
+import msgspec
+import structlog
+import trio
+
+from swarmlet.errors import FailedPrecondition, ForwardingFailed
+from swarmlet.model.forwarding import NetworkRecord, Tables
+from swarmlet.net.commands import Commands
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.flows import Flow, forget
+from swarmlet.net.kernel import Kernel, Look
+from swarmlet.net.links import Links, changes
+from swarmlet.net.listing import Seen, expected, items, seen
+from swarmlet.net.nft import open_nft
+from swarmlet.net.numbers import TABLE
+from swarmlet.net.plan import Plan, forgotten, nothing, plan
+from swarmlet.net.records import Bridge, bridge_of, within
+from swarmlet.net.report import Observed, differences
+from swarmlet.net.routing import bridge_sysctls
+from swarmlet.net.ruleset import removal, replacement, update
+from swarmlet.net.watch import Indexes, News, watch_links, watch_rules
+
+log = structlog.get_logger()
+
+#: Seconds between two looks at the whole host, if nothing happens.
+RECONCILE: Final = 60.0
+
+#: Seconds after news of a foreign change before the look: such changes come in bursts (an engine
+#: that starts, a container's links), and one look serves all.
+SETTLE: Final = 0.1
+
+#: Seconds between two looks for the same sort of news, so that a host full of containers that come
+#: and go costs no more than a few per cent of a processor.
+BREATH: Final = 1.0
+
+#: Seconds before what failed is tried again; doubled each time.
+FIRST_RETRY: Final = 0.2
+LAST_RETRY: Final = 10.0
+
+#: Named in the log, of one look's differences; a flushed table has thousands.
+NAMED: Final = 20
+
+
+class Statistics(msgspec.Struct, frozen=True):
+    """What the forwarder did so far. ``failure`` is why the kernel lags behind now, or ""."""
+
+    given: int
+    applied: int
+    looks: int
+    repairs: int
+    failures: int
+    failure: str
+
+
+class Forwarder:
+    """The node's forwarding. ``directory`` keeps what must be put back when the node leaves."""
+
+    def __init__(self, directory: Path) -> None:
+        self._commands = Commands()
+        self._nft = open_nft(self._commands)
+        self._kernel = Kernel(self._commands, directory)
+        self._tables = Tables()
+        self._given = 0
+        self._applied = 0
+        self._wake = trio.Event()
+        self._progress = trio.Event()
+        # One thing at a time: the loop, and who clears.
+        self._lock = trio.Lock()
+        self._plan = Plan()
+        self._facts = HostFacts()
+        self._indexes = Indexes()
+        #: What is in doubt, and when it may be looked at.
+        self._doubt = News.RULES | News.LINKS
+        self._look_at = -math.inf
+        self._looked_at = -math.inf
+        #: Whether what the kernel holds is known to be ``_plan``.
+        self._sure = False
+        self._looks = self._repairs = self._failures = 0
+        self._failure = ""
+
+    @property
+    def plan(self) -> Plan:
+        """What was applied last."""
+        return self._plan
+
+    def statistics(self) -> Statistics:
+        """Counters, and whether the kernel has what was given."""
+        return Statistics(
+            self._given,
+            self._applied,
+            self._looks,
+            self._repairs,
+            self._failures,
+            self._failure,
+        )
+
+    def set_tables(self, tables: Tables) -> None:
+        """Forward by these from now on.
+
+        Records that do not say who this node is change nothing: they come when it is known.
+        """
+        self._tables = tables
+        self._given += 1
+        self._wake.set()
+
+    async def applied(self) -> None:
+        """Return once the kernel forwards by what was set last, or by something newer."""
+        number = self._given
+        while self._applied < number:
+            await self._progress.wait()
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+    def bridge(self, network: NetworkRecord) -> Bridge:
+        """The bridge of a network on this node. Its MTU is right once something is applied."""
+        return bridge_of(network, self._facts.underlay_mtu)
+
+    async def adopt(self, network: NetworkRecord) -> None:
+        """Set up a bridge that was just made, before containers are plugged into it."""
+        name = self.bridge(network).name
+        async with self._lock:
+            look = await self._kernel.look(self._tables)
+            if name not in look.bridges:
+                raise FailedPrecondition(f"there is no bridge {name} on this host")
+            self._indexes = look.indexes
+            if failures := self._kernel.write(bridge_sysctls(name)):
+                raise ForwardingFailed(f"bridge {name}", "; ".join(failures))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the kernel as the records want it, until cancelled; then it still is."""
+        ours = self._commands.ours
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                self._hear,
+                functools.partial(
+                    watch_links, self._doubted, ours=ours, indexes=lambda: self._indexes
+                ),
+            )
+            nursery.start_soon(self._hear, functools.partial(watch_rules, self._doubted, ours=ours))
+            task_status.started()
+            await self._loop()
+
+    async def observe(self) -> tuple[Plan, Observed]:
+        """The plan as the records are now, and what the host holds instead."""
+        async with self._lock:
+            look = await self._kernel.look(self._tables)
+            wanted = plan(self._tables, look.facts)
+            look = await self._kernel.look(self._tables, wanted.links.sysctls)
+            return wanted, Observed(look.links, await self._listings(wanted), look.bridges)
+
+    async def differences(self) -> list[str]:
+        """Each thing in which the host is not as the records want it."""
+        return differences(*await self.observe())
+
+    async def repair(self) -> None:
+        """Look at everything now, and repair it."""
+        self._doubt = News.RULES | News.LINKS
+        self._look_at = -math.inf
+        self.set_tables(self._tables)
+        await self.applied()
+
+    async def clear(self) -> None:
+        """Take everything away and put the host's own settings back: the node leaves.
+
+        The engine's networks are for their owner to remove. Raises ForwardingFailed when something
+        stays; it may be called again.
+        """
+        async with self._lock:
+            self._tables = Tables()
+            self._plan, self._sure = Plan(), False
+            look = await self._kernel.look(Tables())
+            undo = changes(look.links, Links())
+            await self._nft.run(removal(nothing().rules.values()))
+            await self._kernel.finish(undo)
+            await self._kernel.forget_published()
+            await self._kernel.restore()
+            self._indexes = Indexes()
+
+    async def _hear(self, watch: Callable[[], Awaitable[None]]) -> None:
+        """Listen for ever; without it, foreign changes wait for the next minute's look."""
+        while True:
+            try:
+                await watch()
+            except (OSError, LookupError, ValueError) as exc:
+                log.warning("forwarding-hears-nothing", reason=repr(exc))
+            await trio.sleep(LAST_RETRY)
+
+    async def _loop(self) -> None:
+        pause = FIRST_RETRY
+        while True:
+            await self._wait()
+            async with self._lock:
+                number, tables = self._given, self._tables
+                if not tables.me:
+                    self._reached(number)
+                    continue
+                try:
+                    await self._step(tables)
+                except ForwardingFailed as exc:
+                    self._failed(exc)
+                else:
+                    self._failure, pause = "", FIRST_RETRY
+                    self._reached(number)
+                    continue
+            # The kernel holds something between two plans: only a look can tell what.
+            await trio.sleep(FIRST_RETRY)
+            with trio.move_on_after(pause - FIRST_RETRY):
+                await self._wake.wait()
+            pause = min(pause * 2, LAST_RETRY)
+            self._wake.set()
+
+    async def _wait(self) -> None:
+        """Until there is something to do."""
+        at = self._look_at if self._doubt else self._looked_at + RECONCILE
+        with trio.move_on_at(max(at, 0.0) if self._tables.me else math.inf):
+            await self._wake.wait()
+        self._wake = trio.Event()
+
+    async def _step(self, tables: Tables) -> None:
+        """Make the kernel what these records want."""
+        sure, self._sure = self._sure, False
+        now = trio.current_time()
+        doubt = News.NONE
+        if not sure or now >= self._looked_at + RECONCILE:
+            doubt = News.RULES | News.LINKS
+        elif now >= self._look_at:
+            doubt = self._doubt
+        if not doubt and tables is self._plan.tables:
+            self._sure = sure
+            return
+        if not doubt:
+            await self._advance(plan(tables, self._facts))
+            return
+        self._doubt &= ~doubt
+        self._looked_at, self._looks = now, self._looks + 1
+        self._look_at = math.inf
+        await self._check(tables, doubt, sure=sure)
+
+    async def _advance(self, new: Plan) -> None:
+        """From the plan that the kernel holds to a new one."""
+        todo = changes(self._plan.links, new.links)
+        script = update(self._plan.rules, new.rules)
+        await self._kernel.apply(todo)
+        if script != "":
+            try:
+                await self._nft.run(replacement(new.rules) if script is None else script)
+            except ForwardingFailed:
+                if script is None:
+                    raise
+                # Somebody changed what the script builds on.
+                await self._nft.run(replacement(new.rules))
+        if script is None:
+            # New tables do not know where flows went before them.
+            await self._forget(new)
+        else:
+            await self._forget_some(self._plan, new)
+        await self._kernel.finish(todo)
+        self._plan, self._sure = new, True
+
+    async def _check(self, tables: Tables, doubt: News, *, sure: bool) -> None:
+        """Look at the host, and make it as planned, whatever it is now."""
+        old = self._plan
+        look = await self._kernel.look(tables, (plan(tables, self._facts)).links.sysctls)
+        self._facts, self._indexes = look.facts, look.indexes
+        new = plan(tables, look.facts)
+        listings = await self._listings(new) if News.RULES in doubt else None
+        if sure:
+            self._report(old, look, listings)
+        todo = changes(look.links, new.links)
+        await self._kernel.apply(todo)
+        if listings is not None and listings == _expected(new):
+            pass
+        elif listings is not None or (script := update(old.rules, new.rules)) is None:
+            await self._nft.run(replacement(new.rules))
+        elif script:
+            await self._nft.run(script)
+        await self._forget(new)
+        await self._kernel.finish(todo)
+        self._plan, self._sure = new, True
+
+    async def _forget(self, new: Plan) -> None:
+        """End the flows to what is no backend or not alive, whoever redirected them and when."""
+        backends = {b.address for several in new.balanced.values() for b in several}
+        subnets, live = new.rules["ip"].sets["overlay"].items, new.live
+
+        def stale(flow: Flow) -> bool:
+            keep = backends if flow.protocol == IPPROTO_UDP else live
+            return flow.answers not in keep and within(flow.answers, subnets)
+
+        await forget(self._commands, stale)
+
+    async def _forget_some(self, old: Plan, new: Plan) -> None:
+        """End the flows to what left, if there are any: to walk all flows is not cheap."""
+        gone = forgotten(old, new)
+        listing = await self._nft.listing(f"set ip {TABLE} datagrams") if gone else None
+        used = items(listing) & gone if listing else set[str]()
+        # What was redirected inside a bridge cannot be refused in the name of the address that was
+        # asked; by its next packet it is a new flow, which can. Elsewhere rules do without this.
+        dead = old.live.keys() - new.live.keys() if self._facts.bridge_nf else frozenset[str]()
+        if used or dead:
+            await forget(
+                self._commands,
+                lambda flow: flow.answers in (used if flow.protocol == IPPROTO_UDP else dead),
+            )
+        if used:
+            await self._nft.run(f"delete element ip {TABLE} datagrams {{ {', '.join(used)} }}")
+
+    async def _listings(self, wanted: Plan) -> dict[str, Seen]:
+        found: dict[str, Seen] = {}
+        for key, table in wanted.rules.items():
+            listing = await self._nft.listing(f"table {table.ref}")
+            if listing is not None:
+                found[key] = seen(listing, table)
+        return found
+
+    def _report(self, old: Plan, look: Look, listings: dict[str, Seen] | None) -> None:
+        """Name what others changed; what is only newly wanted is no difference."""
+        rules = _expected(old) if listings is None else listings
+        found = differences(old, Observed(look.links, rules, look.bridges))
+        self._repairs += len(found)
+        for difference in found[:NAMED]:
+            log.warning("forwarding-repaired", difference=difference)
+        if len(found) > NAMED:
+            log.warning("forwarding-repaired", more=len(found) - NAMED)
+
+    def _failed(self, exc: ForwardingFailed) -> None:
+        self._failures += 1
+        if exc.message != self._failure:
+            log.error("forwarding-failed", reason=exc.message)
+        self._failure = exc.message
+
+    def _reached(self, number: int) -> None:
+        self._applied = number
+        self._progress.set()
+        self._progress = trio.Event()
+
+    def _doubted(self, news: News) -> None:
+        """Somebody changed something: look at it soon."""
+        if not news:
+            return
+        self._doubt |= news
+        if math.isinf(self._look_at):
+            soon = trio.current_time() + SETTLE
+            self._look_at = max(soon, self._looked_at + BREATH)
+            self._wake.set()
+
+
+def _expected(wanted: Plan) -> dict[str, Seen]:
+    return {key: expected(table) for key, table in wanted.rules.items()}

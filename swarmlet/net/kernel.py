@@ -1,0 +1,324 @@
+"""Links, routes and settings of this host: look at them, and change them.
+
+By the programs ip, bridge and iptables (one ``-batch`` each), and by files below /proc/sys.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from swarmlet.errors import ForwardingFailed
+from swarmlet.model.forwarding import Tables
+from swarmlet.net.commands import Commands
+from swarmlet.net.facts import DEFAULT_MTU, HostFacts, Port
+from swarmlet.net.links import Changes, Links, Vxlan
+from swarmlet.net.numbers import (
+    ACCEPT_CHAINS,
+    ACCEPTED,
+    BRIDGE_PREFIX,
+    DEVICE,
+    ENGINE_CHAIN,
+    FIRST_RULE,
+    LAST_RULE,
+    PROTOCOL,
+    PUBLISHED,
+)
+from swarmlet.net.plugs import Plug, Plugs
+from swarmlet.net.routing import host_sysctls
+from swarmlet.net.watch import Indexes
+
+_SYSCTLS: Final = Path("/proc/sys")
+_BRIDGE_NF: Final = "net/bridge/bridge-nf-call-iptables"
+
+#: The settings of the host as they were before us, in the directory that the caller gives.
+REMEMBERED: Final = "host-settings.json"
+
+_ACCEPT: Final = f"-m mark --mark {ACCEPTED:#x}/{ACCEPTED:#x} -j ACCEPT"
+
+#: What one ``ip -batch`` asks for. Without filters that can fail: each line must give one answer.
+_QUESTIONS: Final = (
+    f"address show\nroute show table all proto {PROTOCOL}\nrule show\nneigh show nud permanent\n"
+)
+
+
+class Look(msgspec.Struct, frozen=True):
+    """The host as it is: what a plan depends on, and what a plan asks for."""
+
+    facts: HostFacts
+    links: Links
+    #: Our bridges that exist.
+    bridges: frozenset[str]
+    indexes: Indexes
+
+
+class Kernel:
+    """The links of this host. ``directory`` keeps what must be put back one day."""
+
+    def __init__(self, commands: Commands, directory: Path) -> None:
+        self._commands = commands
+        self._plugs = Plugs(commands)
+        self._remembered = directory / REMEMBERED
+
+    async def look(self, tables: Tables, sysctls: "dict[str, str] | None" = None) -> Look:
+        """Read everything that plans are about; of the settings those in ``sysctls``."""
+        answers = await self._commands.must("ip", "-j", "-d", "-batch", "-", stdin=_QUESTIONS)
+        fdb = await self._commands.must("bridge", "-j", "fdb", "show")
+        accept, chain = await self._iptables()
+        try:
+            documents = _documents(answers + fdb)
+            plugged = await self._plugs.addresses(_plugs(documents[0]))
+            look = _look(tables, documents, accept, chain, sysctls or {})
+            return replace(look, facts=replace(look.facts, ports=_ports(documents[0], plugged)))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
+
+    async def apply(self, changes: Changes) -> None:
+        """Do what comes before the rules. All of it is tried, whatever of it fails."""
+        failures = [
+            *await self._batch("ip", changes.ip),
+            *await self._batch("bridge", changes.bridge),
+            *self.write(changes.sysctls),
+        ]
+        for chain in changes.accept:
+            failures += await self._accept(f"-I {chain} {_ACCEPT}")
+        _raise(failures)
+
+    async def finish(self, changes: Changes) -> None:
+        """Do what comes after the rules: nothing leads to it any more."""
+        failures = await self._batch("ip", changes.removals)
+        for chain in changes.no_accept:
+            failures += await self._accept(f"-D {chain} {_ACCEPT}")
+        _raise(failures)
+
+    def write(self, sysctls: dict[str, str]) -> list[str]:
+        """Change settings, remembering those of the whole host; return what failed.
+
+        Devices that are not there (yet) have none.
+        """
+        self._remember([key for key in sysctls if key in host_sysctls()])
+        failures: list[str] = []
+        for key, value in sysctls.items():
+            try:
+                (_SYSCTLS / key).write_text(value)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                failures.append(f"{key}: {exc.strerror}")
+        return failures
+
+    async def restore(self) -> None:
+        """Put the host's settings back as they were before us."""
+        old = self._memory()
+        _, chain = await self._iptables()
+        if chain == ENGINE_CHAIN:
+            # The engine runs, and needs this one whoever set it first.
+            old.pop("net/ipv4/ip_forward", None)
+        for key, value in old.items():
+            with contextlib.suppress(FileNotFoundError):
+                (_SYSCTLS / key).write_text(value)
+        self._remembered.unlink(missing_ok=True)
+
+    async def forget_published(self) -> None:
+        """Delete the connections to published ports: without our rules they lead nowhere."""
+        await self._commands.run("conntrack", "-D", "-m", f"{PUBLISHED:#x}/{PUBLISHED:#x}")
+
+    async def _iptables(self) -> tuple[frozenset[str], str]:
+        """The chains that hold our rule, and the one that should."""
+        holding: set[str] = set()
+        chain = ""
+        for name in reversed(ACCEPT_CHAINS):
+            try:
+                output = await self._commands.run("iptables", "-w", "-S", name)
+            except ForwardingFailed:
+                return frozenset(), ""  # no iptables here, so no rules of it either
+            text = output.stdout.decode(errors="replace")
+            if f"-A {name} {_ACCEPT}" in text:
+                holding.add(name)
+            if output.status == 0 and (name == ENGINE_CHAIN or f"-P {name} DROP" in text):
+                chain = name
+        return frozenset(holding), chain
+
+    async def _accept(self, words: str) -> list[str]:
+        output = await self._commands.run("iptables", "-w", *words.split())
+        return [f"iptables {words}: {output.stderr.decode()}"] if output.status else []
+
+    async def _batch(self, program: str, lines: list[str]) -> list[str]:
+        if not lines:
+            return []
+        # -force: go on after a line that fails; what is right need not wait for what is not.
+        words = (program, "-force", "-batch", "-")
+        output = await self._commands.run(*words, stdin="\n".join(lines) + "\n")
+        return [f"{program}: {output.stderr.decode(errors='replace')}"] if output.status else []
+
+    def _remember(self, keys: list[str]) -> None:
+        memory = self._memory()
+        new = _settings(dict.fromkeys(keys, ""))
+        if new.keys() <= memory.keys():
+            return
+        self._remembered.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._remembered.with_suffix(".new")
+        fresh.write_text(json.dumps(new | memory))
+        fresh.replace(self._remembered)
+
+    def _memory(self) -> dict[str, str]:
+        try:
+            return msgspec.json.decode(self._remembered.read_bytes(), type=dict[str, str])
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return {}
+
+
+def _raise(failures: list[str]) -> None:
+    if failures:
+        raise ForwardingFailed("forwarding", "; ".join(failures))
+
+
+def _look(
+    tables: Tables,
+    documents: list[list[dict[str, Any]]],
+    accept: frozenset[str],
+    chain: str,
+    sysctls: dict[str, str],
+) -> Look:
+    devices, routes, rules, neighbours, fdb = documents
+    device = next((d for d in devices if d.get("ifname") == DEVICE), None)
+    return Look(
+        _facts(tables, devices, accept_chain=chain),
+        Links(
+            device=_vxlan(device),
+            addresses=frozenset(a["local"] for a in _addresses(device)),
+            fdb={
+                entry["mac"]: entry.get("dst", "")
+                for entry in fdb
+                if entry.get("ifname") == DEVICE and "dst" in entry
+            },
+            neighbours={
+                entry["dst"]: entry.get("lladdr", "")
+                for entry in neighbours
+                if entry.get("dev") == DEVICE and ":" not in entry["dst"]
+            },
+            rules=dict(map(_rule, filter(_is_ours, rules))),
+            routes=dict(map(_route, routes)),
+            sysctls=_settings(sysctls),
+            accept=accept,
+            hairpin=frozenset(
+                d["ifname"]
+                for d in devices
+                if d.get("linkinfo", {}).get("info_slave_data", {}).get("hairpin")
+                and d.get("master", "").startswith(BRIDGE_PREFIX)
+            ),
+        ),
+        _bridges(devices),
+        Indexes(
+            device["ifindex"] if device else 0,
+            frozenset(d["ifindex"] for d in devices if d["ifname"] in _bridges(devices)),
+        ),
+    )
+
+
+def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
+    """The answers to our questions: several JSON texts, one after the other."""
+    text, decoder, found, at = answers.decode(errors="replace"), json.JSONDecoder(), [], 0
+    while at < len(text):
+        document, at = decoder.raw_decode(text, at)
+        found.append(document)
+        while at < len(text) and text[at].isspace():
+            at += 1
+    return found
+
+
+def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
+    own = next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
+    underlay = next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
+    return HostFacts(
+        has_address=underlay is not None,
+        # Loopback may hold a node's address; its own MTU says nothing.
+        underlay_mtu=min(underlay["mtu"], 9000)
+        if underlay and underlay["ifname"] != "lo"
+        else DEFAULT_MTU,
+        bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
+        accept_chain=accept_chain,
+    )
+
+
+def _plugs(devices: list[dict[str, Any]]) -> list[Plug]:
+    """Ports of our bridges that are one end of a pair, the other of which is elsewhere."""
+    ours = _bridges(devices)
+    return [
+        Plug(d["ifname"], d["ifindex"], d["link_netnsid"], d["link_index"])
+        for d in devices
+        if d.get("master") in ours and "link_netnsid" in d and "link_index" in d
+    ]
+
+
+def _ports(devices: list[dict[str, Any]], plugged: dict[str, frozenset[str]]) -> dict[str, Port]:
+    ours = _bridges(devices)
+    return {
+        d["ifname"]: Port(d["master"], plugged.get(d["ifname"], frozenset()))
+        for d in devices
+        if d.get("master") in ours
+    }
+
+
+def _bridges(devices: list[dict[str, Any]]) -> frozenset[str]:
+    return frozenset(
+        d["ifname"]
+        for d in devices
+        if d.get("ifname", "").startswith(BRIDGE_PREFIX)
+        and d.get("linkinfo", {}).get("info_kind") == "bridge"
+    )
+
+
+def _addresses(device: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if device is None:
+        return []
+    return [a for a in device.get("addr_info", []) if a.get("family") == "inet"]
+
+
+def _vxlan(device: dict[str, Any] | None) -> Vxlan | None:
+    if device is None:
+        return None
+    data = device.get("linkinfo", {}).get("info_data", {})
+    return Vxlan(
+        vni=data.get("id", 0),
+        port=data.get("port", 0),
+        local=data.get("local", ""),
+        mac=device.get("address", ""),
+        mtu=device.get("mtu", 0),
+        up="UP" in device.get("flags", ()),
+    )
+
+
+def _is_ours(rule: dict[str, Any]) -> bool:
+    return FIRST_RULE <= rule["priority"] <= LAST_RULE and rule.get("protocol") == str(PROTOCOL)
+
+
+def _rule(rule: dict[str, Any]) -> tuple[int, str]:
+    if "nop" in rule:
+        return rule["priority"], "nop"
+    to = f"goto {rule['goto']}" if "goto" in rule else f"lookup {rule.get('table', '')}"
+    return rule["priority"], f"fwmark {rule.get('fwmark', 0)}/{rule.get('fwmask', 0)} {to}"
+
+
+def _route(route: dict[str, Any]) -> tuple[str, str]:
+    dst, table = route["dst"], route.get("table", "main")
+    key = dst if dst == "default" or "/" in dst else f"{dst}/32"
+    if table != "main":
+        key += f" table {table}"
+    words = [f"via {route['gateway']}"] if "gateway" in route else []
+    words.append(f"dev {route.get('dev', '')}")
+    words += ["onlink"] if "onlink" in route.get("flags", ()) else []
+    words += [f"src {route['prefsrc']}"] if "prefsrc" in route else []
+    return key, " ".join(words)
+
+
+def _settings(keys: dict[str, str]) -> dict[str, str]:
+    """Those that exist, of these."""
+    found: dict[str, str] = {}
+    for key in keys:
+        with contextlib.suppress(OSError):
+            found[key] = (_SYSCTLS / key).read_text().strip()
+    return found

@@ -1,0 +1,85 @@
+"""Who is in the sets and maps that :mod:`swarmlet.net.filtering` names."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from swarmlet.model.forwarding import Reach
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.numbers import DEVICE, ENTRY_SHIFT, bridge_name, mac
+from swarmlet.net.records import Bridge, Records
+from swarmlet.net.ruleset import Elements
+
+
+def _set(kind: str, items: Iterable[str]) -> Elements:
+    return Elements(f"type {kind}", dict.fromkeys(items, ""))
+
+
+def _ranges(kind: str, items: Iterable[str]) -> Elements:
+    return Elements(f"type {kind}; flags interval", dict.fromkeys(items, ""))
+
+
+def ip_sets(
+    records: Records, bridges: Mapping[str, Bridge], sources: Mapping[str, frozenset[str]]
+) -> dict[str, Elements]:
+    """Those of table ``ip swarmlet``, but for virtual addresses and ports."""
+    subnets = [network.subnet for network in records.networks.values()]
+    names = [f'"{bridge.name}"' for bridge in bridges.values()]
+    macs = [n for n in records.peers if n != records.me]
+    tasks = records.tables.tasks
+    lost = {n for n in records.peers if records.reach(n) is Reach.LOST}
+    known = records.peers.keys() | {records.me}
+    return {
+        "overlay": _ranges("ipv4_addr", subnets),
+        "pairs": _ranges("ipv4_addr . ipv4_addr", (f"{s} . {s}" for s in subnets)),
+        "internal": _ranges(
+            "ipv4_addr", (n.subnet for n in records.networks.values() if n.internal)
+        ),
+        "peers": _set("ipv4_addr", (peer.addr for peer in records.peers.values())),
+        "macs": _set("ether_addr", (mac(n) for n in macs)),
+        "zones": Elements("typeof ether saddr : ct original zone", {mac(n): str(n) for n in macs}),
+        "entries": Elements(
+            "type ether_addr : mark", {mac(n): f"{n << ENTRY_SHIFT:#x}" for n in macs}
+        ),
+        "bridges": _set("ifname", names),
+        "links": _set("ifname", [*names, f'"{DEVICE}"']),
+        "live": _set(
+            "ipv4_addr",
+            (
+                address
+                for key, places in records.places.items()
+                if (node := tasks[key].node) in known and node not in lost
+                for address in places.values()
+            ),
+        ),
+        "selves": _set(
+            "ipv4_addr . ipv4_addr", (f"{a} . {b}" for a, all_ in sources.items() for b in all_)
+        ),
+        # Filled by the rules: where UDP flows go. Most backends have none.
+        "datagrams": Elements("type ipv4_addr; size 65535; flags dynamic", {}),
+        "sources": _set("ifname . ipv4_addr", _sources(records)),
+    }
+
+
+def _sources(records: Records) -> Iterator[str]:
+    """Which source addresses a bridge may bring: all of every task that is plugged into it."""
+    for task in records.local:
+        places = records.places[task.id]
+        for network in places:
+            for address in places.values():
+                yield f'"{bridge_name(network)}" . {address}'
+
+
+def bridge_sets(
+    records: Records, host: HostFacts, sources: Mapping[str, frozenset[str]]
+) -> dict[str, Elements]:
+    """Ports whose task is known may bring that task's addresses only."""
+    pins = {
+        name: {a for address in port.addresses for a in sources.get(address, ())}
+        for name, port in sorted(host.ports.items())
+    }
+    return {
+        "overlay": _ranges("ipv4_addr", (n.subnet for n in records.networks.values())),
+        "pinned": _set("ifname", (f'"{name}"' for name, pin in pins.items() if pin)),
+        "pins": _set(
+            "ifname . ipv4_addr", (f'"{name}" . {a}' for name, pin in pins.items() for a in pin)
+        ),
+    }

@@ -1,0 +1,58 @@
+"""Names and numbers that the node's forwarding takes from the host, all in one place.
+
+Each may collide with other software of the host, so each is chosen where others are rare, and
+none may change once clusters run: nodes of two versions must understand each other's packets.
+"""
+
+from typing import Final
+
+#: The one VXLAN device of a node, for all networks.
+DEVICE: Final = "swl0"
+BRIDGE_PREFIX: Final = "sl-"
+
+#: VXLAN network identifier.
+VNI: Final = 7001
+
+#: What VXLAN adds to a packet (outer IPv4, UDP, VXLAN, inner Ethernet header), and what WireGuard
+#: adds to that.
+VXLAN_OVERHEAD: Final = 50
+ENCRYPTION_OVERHEAD: Final = 80
+
+#: ``proto`` of our routes and rules: no entry of rt_protos has it, so what bears it is ours.
+PROTOCOL: Final = 94
+
+#: Policy rules: first one that skips all others for packets that carry no peer's number, then one
+#: for each peer, then the target of the skip. Peers' numbers end at 4095. Tables likewise.
+FIRST_RULE: Final = 7000
+LAST_RULE: Final = 11_999
+FIRST_TABLE: Final = 7000
+
+#: nft tables ``ip swarmlet`` and ``bridge swarmlet``.
+TABLE: Final = "swarmlet"
+
+#: Bits of packet marks and connection marks.
+#: Packet: let through by us (an iptables rule accepts by it).
+ACCEPTED: Final = 0x1000_0000
+#: Connection: to a published port.
+PUBLISHED: Final = 0x2000_0000
+#: Connection: to a published port that has no backend.
+EMPTY: Final = 0x4000_0000
+#: Packet: redirected inside a bridge (bridge-nf-call-iptables); connections use the bit for EMPTY.
+REDIRECTED: Final = 0x4000_0000
+#: Both: the node that a client's connection came in by.
+ENTRY: Final = 0x0FFF_0000
+ENTRY_SHIFT: Final = 16
+
+#: iptables chains where forwarded packets can be accepted, best first.
+ENGINE_CHAIN: Final = "DOCKER-USER"
+ACCEPT_CHAINS: Final = (ENGINE_CHAIN, "FORWARD")
+
+
+def mac(number: int) -> str:
+    """The hardware address of a node's VXLAN device."""
+    return f"0a:58:64:40:{number >> 8:02x}:{number & 255:02x}"
+
+
+def bridge_name(network_id: str) -> str:
+    """The name of a network's bridge: 15 characters at most, as the kernel wants it."""
+    return BRIDGE_PREFIX + network_id[:12]

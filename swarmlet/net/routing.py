@@ -1,0 +1,118 @@
+"""How packets get to other nodes and back: device, neighbours, routes, policy and settings."""
+
+from collections.abc import Iterable, Mapping
+
+from swarmlet.model.forwarding import Reach
+from swarmlet.model.networks import node_address
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.links import Links, Vxlan
+from swarmlet.net.numbers import (
+    DEVICE,
+    ENTRY,
+    ENTRY_SHIFT,
+    FIRST_RULE,
+    FIRST_TABLE,
+    LAST_RULE,
+    VNI,
+    VXLAN_OVERHEAD,
+    mac,
+)
+from swarmlet.net.records import Bridge, Records
+
+
+def links(records: Records, host: HostFacts, bridges: Mapping[str, Bridge]) -> Links:
+    """Everything beside the nft tables."""
+    me = records.me
+    own = records.peers.get(me)
+    vtep = node_address(me)
+    peers = {n: p for n, p in records.peers.items() if n != me}
+    vteps = {n: node_address(n) for n in peers}
+    routes = {f"{a}/32": f"dev {DEVICE} src {vtep}" for a in vteps.values()}
+    routes |= {
+        f"default table {FIRST_TABLE + n}": f"via {a} dev {DEVICE} onlink" for n, a in vteps.items()
+    }
+    routes |= _task_routes(records, vteps)
+    return Links(
+        device=Vxlan(
+            vni=VNI,
+            port=records.tables.data_port,
+            local=own.addr if own and host.has_address else "",
+            mac=mac(me),
+            mtu=host.underlay_mtu - VXLAN_OVERHEAD,
+        ),
+        addresses=frozenset([vtep]),
+        fdb={mac(n): p.addr for n, p in peers.items()},
+        neighbours={a: mac(n) for n, a in vteps.items()},
+        rules=_policy(peers),
+        routes=routes,
+        sysctls=host_sysctls() | _device_sysctls(DEVICE) | _bridges_sysctls(bridges.values()),
+        accept=frozenset([host.accept_chain] if host.accept_chain else []),
+        hairpin=frozenset(host.ports) if host.bridge_nf else frozenset(),
+    )
+
+
+def _task_routes(records: Records, vteps: Mapping[int, str]) -> dict[str, str]:
+    """A route to each task of another node; to none that is lost, and so is refused at once."""
+    source = node_address(records.me)
+    via = {
+        number: f"via {vtep} dev {DEVICE} onlink src {source}"
+        for number, vtep in vteps.items()
+        if records.reach(number) is not Reach.LOST
+    }
+    tasks = records.tables.tasks
+    return {
+        f"{address}/32": to
+        for key, places in records.places.items()
+        if (to := via.get(tasks[key].node))
+        for address in places.values()
+    }
+
+
+def _policy(peers: Iterable[int]) -> dict[int, str]:
+    """Replies to a client go back through the node that it came in by."""
+    if not peers:
+        return {}
+    rules = {
+        FIRST_RULE: f"fwmark 0/{ENTRY:#x} goto {LAST_RULE}",
+        LAST_RULE: "nop",
+    }
+    rules |= {
+        FIRST_RULE + n: f"fwmark {n << ENTRY_SHIFT:#x}/{ENTRY:#x} lookup {FIRST_TABLE + n}"
+        for n in peers
+    }
+    return rules
+
+
+def host_sysctls() -> dict[str, str]:
+    """Settings of the whole host; who leaves puts back what was there."""
+    return {"net/ipv4/ip_forward": "1", "net/ipv4/conf/all/send_redirects": "0"}
+
+
+def _device_sysctls(device: str) -> dict[str, str]:
+    conf = f"net/ipv4/conf/{device}"
+    return {
+        # Loose: an answer may leave by another device than the question came in by.
+        f"{conf}/rp_filter": "2",
+        f"{conf}/send_redirects": "0",
+        # For this host's own connections from 127.0.0.1 to published ports.
+        f"{conf}/route_localnet": "1",
+        # Only what the rules see passes, and they are for IPv4.
+        f"net/ipv6/conf/{device}/disable_ipv6": "1",
+    }
+
+
+def bridge_sysctls(device: str) -> dict[str, str]:
+    """Settings of a bridge: it answers every ARP question at once, so all packets are routed."""
+    conf = f"net/ipv4/conf/{device}"
+    return _device_sysctls(device) | {
+        f"{conf}/proxy_arp": "1",
+        f"{conf}/proxy_arp_pvlan": "1",
+        f"net/ipv4/neigh/{device}/proxy_delay": "0",
+    }
+
+
+def _bridges_sysctls(bridges: Iterable[Bridge]) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    for bridge in bridges:
+        settings |= bridge_sysctls(bridge.name)
+    return settings

@@ -1,0 +1,114 @@
+"""What passes, and by whom it is answered."""
+
+import pytest
+
+from tests.netns.rig import Lan, connect, exchange, tcp, udp
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow]
+
+#: Enough new connections that each of three backends gets one, but for one run in 10^8.
+MANY = 48
+
+CLIENT = "10.88.0.100"
+
+
+def names(answers: "set[str]") -> set[str]:
+    return {answer.split()[0] for answer in answers}
+
+
+def test_tasks_reach_each_other_with_their_own_addresses(lan: Lan) -> None:
+    """On the same node and on others, in one network and without translation."""
+    asker = lan.containers["web1"].space
+    assert tcp(asker, "10.10.9.31", 80) == "sticky1 10.10.9.11"
+    assert tcp(asker, "10.10.9.12", 80) == "web2 10.10.9.11"
+    assert udp(asker, "10.10.9.23", 80) == "far3 10.10.9.11"
+
+
+def test_a_virtual_address_leads_to_every_backend(lan: Lan) -> None:
+    """Also to the asking task itself, whose own address cannot be its client's then."""
+    asker = lan.containers["web1"].space
+    answers = {tcp(asker, "10.10.9.200", 80) for _ in range(MANY)}
+    assert answers == {"web1 10.10.9.1", "web2 10.10.9.11", "web3 10.10.9.11"}
+    assert names({udp(asker, "10.10.9.200", 80) for _ in range(MANY)}) == {"web1", "web2", "web3"}
+
+
+@pytest.mark.parametrize("entry", ["10.88.0.1", "10.88.0.2", "10.88.0.3"])
+def test_a_published_port_keeps_the_clients_address(lan: Lan, entry: str) -> None:
+    """Whichever node the client comes in by, and wherever the backend runs."""
+    everyone = {f"web{n} {CLIENT}" for n in (1, 2, 3)}
+    assert {tcp(lan.client, entry, 8080) for _ in range(MANY)} == everyone
+    assert {udp(lan.client, entry, 5353) for _ in range(MANY)} == everyone
+
+
+def test_one_client_port_may_come_in_by_two_nodes(lan: Lan) -> None:
+    """Two connections with the same client address and port end at the same backend, apart."""
+    ways = [connect(lan.client, (f"10.88.0.{n}", 8081), source=(CLIENT, 41_000)) for n in (1, 2, 3)]
+    for _ in range(2):
+        assert [exchange(sock) for sock in ways] == [f"far3 {CLIENT}"] * 3
+    for sock in ways:
+        sock.close()
+
+
+def test_a_port_answers_on_every_address_of_the_node(lan: Lan) -> None:
+    """From the node itself too: loopback, its own address, and virtual addresses."""
+    host = lan.hosts[2].space
+    for address, port in (("127.0.0.1", 8080), ("10.88.0.2", 8080), ("10.10.9.200", 80)):
+        answers = {tcp(host, address, port) for _ in range(MANY)}
+        assert names(answers) == {"web1", "web2", "web3"}
+
+
+def test_a_node_reaches_the_ports_of_another(lan: Lan) -> None:
+    """Even when the backend runs on the asking node."""
+    answers = {tcp(lan.hosts[2].space, "10.88.0.1", 8080) for _ in range(MANY)}
+    assert names(answers) == {"web1", "web2", "web3"}
+
+
+def test_a_task_reaches_published_ports(lan: Lan) -> None:
+    """Of another network too: they are public."""
+    asker = lan.containers["blue1"].space
+    assert tcp(asker, "10.88.0.1", 8081) == "far3 10.10.10.71"
+    assert tcp(asker, "10.88.0.3", 8081).startswith("far3 ")
+
+
+def test_a_port_may_be_published_at_one_address(lan: Lan) -> None:
+    """And nowhere else."""
+    assert tcp(lan.client, "10.88.0.1", 8084) == f"one2 {CLIENT}"
+    for place, address in ((lan.client, "10.88.0.2"), (lan.hosts[1].space, "127.0.0.1")):
+        with pytest.raises(ConnectionRefusedError):
+            tcp(place, address, 8084)
+
+
+def test_a_sticky_client_meets_one_backend_whichever_way(lan: Lan) -> None:
+    """The same by all nodes."""
+    answers = {tcp(lan.client, f"10.88.0.{n}", 8082) for n in (1, 2, 3) for _ in range(8)}
+    assert len(answers) == 1
+
+
+def test_a_task_in_two_networks_answers_in_both(lan: Lan) -> None:
+    """Also clients from outside who came by the network that is not its default route."""
+    assert tcp(lan.containers["web1"].space, "10.10.9.205", 80) == "both2 10.10.9.11"
+    assert tcp(lan.containers["blue1"].space, "10.10.10.205", 80) == "both2 10.10.10.71"
+    for entry in ("10.88.0.1", "10.88.0.2"):
+        assert tcp(lan.client, entry, 8085) == f"both2 {CLIENT}"
+
+
+def test_an_internal_network_serves_published_ports(lan: Lan) -> None:
+    """They were asked for; the answers may go out."""
+    for entry in ("10.88.0.1", "10.88.0.2"):
+        answers = {tcp(lan.client, entry, 8086) for _ in range(MANY)}
+        assert answers == {f"dark1 {CLIENT}", f"dark2 {CLIENT}"}
+    assert tcp(lan.containers["dark1"].space, "10.10.11.62", 80) == "dark2 10.10.11.61"
+
+
+def test_tasks_reach_the_outside_as_their_node(lan: Lan) -> None:
+    """Masqueraded."""
+    outside = lan.serve(lan.client, "outside", 7001)
+    assert tcp(lan.containers["web2"].space, CLIENT, 7001) == "outside 10.88.0.2"
+    outside.close()
+
+
+def test_kernels_are_as_planned(lan: Lan) -> None:
+    """Nothing differs on any host."""
+    for host in lan.hosts.values():
+        assert host.order("differences") == [], host.log()
+        assert host.order("statistics")["failures"] == 0, host.log()

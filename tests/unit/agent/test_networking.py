@@ -1,0 +1,288 @@
+"""The node's part in networks: bridges in the engine, before containers, and gone afterwards."""
+
+import random
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trio
+from msgspec.structs import replace
+from swarmlet.agent.networking import Networking
+from swarmlet.agent.records import Records
+from swarmlet.engine.client import Engine
+from swarmlet.engine.networks import NETWORK_LABEL
+from swarmlet.errors import EngineError, EngineUnavailable
+from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
+from swarmlet.model.specs import DnsConfig
+from swarmlet.rpc.messages import Assignment, Forwarding
+
+from tests.fakes.fake_engine import FakeEngine
+from tests.rig import task
+from tests.waiting import eventually
+
+FRONT = NetworkRecord(id="net1", name="front", subnet="10.9.1.0/24", gateway="10.9.1.1")
+BACK = NetworkRecord(id="net2", name="back", subnet="10.9.2.0/24", gateway="10.9.2.1")
+
+
+class FakeBridge(NamedTuple):
+    name: str
+    mtu: int
+
+
+class FakeForwarder:
+    """A kernel that forwards at once, unless ``stuck``."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.adopted: list[str] = []
+        self.stuck = False
+        self.cleared = False
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+        await trio.sleep_forever()
+
+    def set_tables(self, tables: Tables) -> None:
+        self.tables = tables
+
+    async def applied(self) -> None:
+        if self.stuck:
+            await trio.sleep_forever()
+        await trio.lowlevel.checkpoint()
+
+    def bridge(self, network: NetworkRecord) -> FakeBridge:
+        return FakeBridge(f"sl-{network.id}", 1450)
+
+    async def adopt(self, network: NetworkRecord) -> None:
+        self.adopted.append(network.name)
+
+    async def clear(self) -> None:
+        self.cleared = True
+
+
+class FakeNames:
+    """Remembers what was published."""
+
+    def __init__(self) -> None:
+        self.tables = Tables()
+        self.listen: Sequence[str] = ()
+        self.nameservers: Mapping[str, Sequence[str]] = {}
+        self.stopped = False
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    async def publish(
+        self,
+        tables: Tables,
+        listen: Sequence[str],
+        nameservers: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.tables, self.listen, self.nameservers = tables, listen, nameservers
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+
+class Node(NamedTuple):
+    networking: Networking
+    forwarder: FakeForwarder
+    names: FakeNames
+    engine: FakeEngine
+    directory: Path
+
+    def tell(self, *networks: NetworkRecord, tasks: tuple[TaskRecord, ...] = ()) -> None:
+        """Everything that a manager says."""
+        self.networking.take(
+            Forwarding(seq=1, full=True, me=1, networks=tuple(networks), tasks=tasks)
+        )
+
+    def made(self) -> dict[str, str]:
+        """The engine's networks by name, with the cluster's identifiers."""
+        return {n["Name"]: n["Labels"][NETWORK_LABEL] for n in self.engine.networks.values()}
+
+
+@asynccontextmanager
+async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
+    forwarder, names = FakeForwarder(), FakeNames()
+    async with Engine(fake.socket_path) as engine, trio.open_nursery() as nursery:
+        networking = Networking(engine, forwarder, names, directory=directory, rng=random.Random(1))
+        await nursery.start(networking.run)
+        yield Node(networking, forwarder, names, fake, directory)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A short path: unix sockets have 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="swlt-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+async def fake(directory: Path) -> AsyncIterator[FakeEngine]:
+    async with FakeEngine(directory / "docker.sock").serve() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
+    async with a_node(fake, directory) as node:
+        yield node
+
+
+def attached(*places: tuple[NetworkRecord, str], dns: DnsConfig | None = None) -> Assignment:
+    attachments = tuple(Attachment(network.id, address) for network, address in places)
+    return replace(task(dns_config=dns), attachments=attachments)
+
+
+def as_record(assignment: Assignment) -> TaskRecord:
+    return TaskRecord(
+        id=assignment.task_id,
+        service_id=assignment.service_id,
+        name=assignment.name,
+        node=1,
+        attachments=assignment.attachments,
+    )
+
+
+async def test_a_task_gets_a_bridge_for_each_of_its_networks(node: Node) -> None:
+    node.tell(FRONT, BACK)
+    first, second = await node.networking.prepare(attached((FRONT, "10.9.1.5"), (BACK, "10.9.2.7")))
+    assert (first.address, first.gateway) == ("10.9.1.5", "10.9.1.1")
+    assert (second.address, second.gateway) == ("10.9.2.7", "10.9.2.1")
+    made = node.engine.networks[first.network]
+    assert made["Name"] == "front"
+    assert made["IPAM"]["Config"] == [{"Subnet": "10.9.1.0/24", "Gateway": "10.9.1.1"}]
+    assert made["Options"]["com.docker.network.bridge.name"] == "sl-net1"
+    assert node.forwarder.adopted == ["front", "back"]
+
+
+async def test_the_second_task_finds_the_bridge_there(node: Node) -> None:
+    node.tell(FRONT)
+    (one,) = await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    (two,) = await node.networking.prepare(attached((FRONT, "10.9.1.6")))
+    assert one.network == two.network
+    assert node.engine.count("POST /networks/create") == 1
+
+
+async def test_many_tasks_at_once_make_one_bridge(node: Node) -> None:
+    node.tell(FRONT)
+    async with trio.open_nursery() as nursery:
+        for number in range(5, 15):
+            nursery.start_soon(node.networking.prepare, attached((FRONT, f"10.9.1.{number}")))
+    assert node.engine.count("POST /networks/create") == 1
+
+
+async def test_a_network_of_an_earlier_cluster_is_replaced(node: Node) -> None:
+    node.tell(replace(FRONT, subnet="10.8.1.0/24", gateway="10.8.1.1"))
+    await node.networking.prepare(attached((FRONT, "10.8.1.5")))
+    node.tell(FRONT)
+    (place,) = await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    (made,) = node.engine.networks.values()
+    assert made["Id"] == place.network
+    assert made["IPAM"]["Config"][0]["Subnet"] == "10.9.1.0/24"
+
+
+async def test_a_network_that_was_made_anew_under_its_name_gets_a_bridge_of_its_own(
+    node: Node,
+) -> None:
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    again = replace(FRONT, id="net9")
+    node.tell(again)
+    await node.networking.prepare(attached((again, "10.9.1.5")))
+    assert node.made() == {"front": "net9"}
+
+
+async def test_a_network_may_have_the_addresses_of_one_that_was_removed(node: Node) -> None:
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    other = replace(FRONT, id="net9", name="other")
+    node.tell(other)
+    await node.networking.prepare(attached((other, "10.9.1.5")))
+    assert node.made() == {"other": "net9"}
+
+
+async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node) -> None:
+    node.engine.networks["x"] = {"Id": "x", "Name": "front", "Labels": {}}
+    node.tell(FRONT)
+    with pytest.raises(EngineError, match="network front cannot be made on this node"):
+        await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    assert "x" in node.engine.networks
+
+
+async def test_a_network_that_nobody_told_of_is_waited_for(node: Node) -> None:
+    with pytest.raises(EngineUnavailable, match="not known here yet"):
+        await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+
+
+async def test_no_container_begins_before_the_kernel_forwards(
+    node: Node, autojump_clock: object
+) -> None:
+    node.tell(FRONT)
+    node.forwarder.stuck = True
+    with pytest.raises(EngineUnavailable, match="network is not ready"):
+        await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+
+
+async def test_names_are_answered_before_a_container_begins(node: Node) -> None:
+    """At the gateways of the networks here; the task's own servers are asked for the rest."""
+    one = attached((FRONT, "10.9.1.5"), dns=DnsConfig(nameservers=("10.0.0.53",)))
+    node.tell(FRONT, BACK, tasks=(as_record(one),))
+    await node.networking.prepare(one)
+    assert node.names.listen == ["10.9.1.1"]
+    assert node.names.nameservers == {one.task_id: ("10.0.0.53",)}
+    assert one.task_id in node.names.tables.tasks
+
+
+async def test_networks_that_are_gone_leave_the_engine(node: Node) -> None:
+    node.tell(FRONT, BACK)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5"), (BACK, "10.9.2.7")))
+    node.networking.take(Forwarding(seq=2, me=1, gone=("net1",)))
+    await eventually(lambda: node.made() == {"back": "net2"}, what="front is gone")
+
+
+async def test_a_node_without_managers_forwards_by_what_it_knew(
+    fake: FakeEngine, directory: Path
+) -> None:
+    async with a_node(fake, directory) as node:
+        kept = directory / "forwarding"
+        node.tell(FRONT)
+        await eventually(lambda: kept.exists() and b"front" in kept.read_bytes(), what="it is kept")
+    async with a_node(fake, directory) as again:
+        assert again.forwarder.tables.networks == {"net1": FRONT}
+        assert again.forwarder.tables.me == 1
+
+
+async def test_a_damaged_file_costs_no_more_than_asking_again(
+    fake: FakeEngine, directory: Path
+) -> None:
+    (directory / "forwarding").write_bytes(b"\x01\xc1rubbish")
+    async with a_node(fake, directory) as node:
+        assert node.networking.tables == Tables()
+
+
+async def test_leaving_takes_everything_away(node: Node) -> None:
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    await node.networking.leave()
+    assert node.engine.networks == {}
+    assert node.names.stopped
+    assert node.forwarder.cleared
+    assert not (node.directory / "forwarding").exists()
+
+
+def test_a_change_in_pieces_counts_when_it_is_whole() -> None:
+    records = Records()
+    assert not records.take(Forwarding(seq=1, full=True, last=False, me=1, networks=(FRONT,)))
+    assert records.tables == Tables()
+    assert records.take(Forwarding(seq=1, me=1, networks=(BACK,)))
+    assert records.tables.networks.keys() == {"net1", "net2"}
+    assert records.take(Forwarding(seq=2, me=1, gone=("net1", "unknown")))
+    assert records.tables.networks.keys() == {"net2"}
+    assert records.take(Forwarding(seq=1, full=True, me=1))
+    assert records.tables == Tables(me=1)
