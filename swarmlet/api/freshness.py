@@ -16,6 +16,9 @@ from swarmlet.state.store import View
 #: missed by its followers only after an election timeout, and a reader shall not wait for that.
 READ_PATIENCE: Final = 0.5
 
+#: Why nobody can confirm that the replica is up to date.
+UNCONFIRMED: Final = (NoQuorum, LeaderSilent, ReplicaBehind)
+
 
 def stale_reason(backend: Backend) -> str:
     """Why the replica may be behind; "" when it is not, or when this is no manager at all."""
@@ -42,6 +45,6 @@ async def fresh_view(call: Call) -> View:
 async def _doubts(backend: Backend) -> list[str]:
     try:
         await backend.barrier(within=READ_PATIENCE)
-    except (NoQuorum, LeaderSilent, ReplicaBehind) as exc:
+    except UNCONFIRMED as exc:
         return [exc.message]
     return []
