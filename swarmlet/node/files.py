@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from swarmlet import durable
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 from swarmlet.rpc.messages import Peer
 from swarmlet.security.identity import IdentityFiles
 
@@ -94,8 +94,8 @@ class StateDir:
         except (OSError, msgspec.DecodeError) as exc:
             raise Damaged(
                 f"{self._node} cannot be read: {exc}",
-                advice=f"restore it from a backup; or stop swarmletd, remove {self.root}, "
-                "start it, and join again",
+                advice=f"restore this one file from a backup, nothing else; or stop swarmletd, "
+                f"remove {self.root}, start it, and join again",
             ) from exc
         if node.format > FORMAT:
             raise Damaged(
@@ -117,8 +117,7 @@ class StateDir:
         if node.voted and not present:
             raise Damaged(
                 f"the Raft log of this manager is gone from {self.raft}",
-                advice="on another manager: swarmlet node demote and rm this node; "
-                f"then here: stop swarmletd, remove {self.root}, start it, and join again",
+                advice=JOIN_ANEW,
             )
 
     def wipe_raft(self) -> None:

@@ -4,6 +4,7 @@ Holds what every node has (listener, agent) and what comes and goes with the rol
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -197,11 +198,13 @@ class Membership:
 
         Raises EngineUnavailable or EngineError.
         """
-        try:
+        if self._description is None:
             self._description = await describe(self._engine)
-        except (EngineUnavailable, EngineError):
-            if self._description is None or self._worker.engine_away() >= ENGINE_GRACE:
-                raise
+        elif not self._worker.engine_away():  # one that hangs would keep this node silent as well
+            with suppress(EngineUnavailable, EngineError):
+                self._description = await describe(self._engine)
+        if self._worker.engine_away() >= ENGINE_GRACE:
+            raise EngineUnavailable("the Docker Engine does not answer")
         return self._description
 
     async def engine_lost(self) -> None:

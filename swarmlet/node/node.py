@@ -27,6 +27,7 @@ from swarmlet.errors import (
     first_error,
 )
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.node import addresses, founding, joining, leaving, port
@@ -201,9 +202,9 @@ class Node:
     def stale(self) -> str:
         """Why the replica may be behind, or nothing."""
         manager = self._manager()
-        if manager.member.leadership.leader is not None:
-            return ""
-        return manager.proposer.no_quorum().message
+        if manager.member.leadership.leader is None:
+            return manager.proposer.no_quorum().message
+        return manager.proposer.behind()
 
     def manager_health(self) -> dict[str, ManagerHealth]:
         """Managers by node identifier."""
@@ -219,13 +220,13 @@ class Node:
             if status.voter
         }
 
-    async def barrier(self) -> None:
-        """Bring the replica up to now. Raises NoQuorum."""
+    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
+        """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind."""
         with self._managing() as manager:
-            await manager.proposer.barrier()
+            await manager.proposer.barrier(within=within)
 
     async def propose(self, *commands: AnyCommand) -> None:
-        """Commit commands; raises the first refusal or NoQuorum."""
+        """Commit commands; raises the first refusal, NoQuorum, or OutcomeUnknown."""
         with self._managing() as manager:
             await manager.proposer.propose(*commands)
 

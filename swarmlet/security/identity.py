@@ -62,6 +62,7 @@ def _readable(path: Path) -> Iterator[None]:
     except (OSError, ValueError, InvalidInput) as exc:
         raise Damaged(
             f"{path} cannot be read: {exc}",
-            advice="restore it from a backup; or, if there are other managers, demote and rm this "
-            "node there, stop swarmletd, remove its state directory, start it, and join again",
+            advice="restore this one file from a backup, nothing else; or, if there are other "
+            "managers, demote and rm this node there, stop swarmletd, remove its state directory, "
+            "start it, and join again",
         ) from exc

@@ -1,12 +1,15 @@
 """Nodes come, change their role, and go: init, join, tokens, promote, demote, leave, rm."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from swarmlet.client import Json
-from swarmlet.errors import SwarmletError
+from swarmlet.errors import JOIN_ANEW, SwarmletError
 from swarmlet.playground.images import BUSYBOX
 from swarmlet.playground.playground import Wish
 
@@ -331,6 +334,43 @@ def test_a_dead_manager_is_demoted_removed_and_told_so_when_it_boots(cluster: Cl
     eventually(lambda: not cluster.containers_on("m3", running=False), "m3 stopped its tasks")
     assert len(cluster.containers("web")) == 5
     cluster.remove("web")
+
+
+def test_a_manager_on_an_old_copy_of_its_directory_stops_until_it_joins_anew(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A backup is no way back: the others count on what was acknowledged after it was made."""
+    leader = cluster.wait_leader()
+    old = next(host for host in ("m3", "m2") if host != leader)
+    directory = cluster.playground.site.spot(old).state_dir
+    cluster.playground.stop_daemon(old)
+    shutil.copytree(directory, tmp_path / "backup")
+    cluster.playground.start_daemon(old)
+    cluster.wait_all_ready(at=leader)
+    cluster.create("later", "--replicas=0", host=leader)
+    assert "later" in cluster.docker(old, "service", "ls").stdout
+    cluster.create("latest", "--replicas=0", host=old)
+    cluster.playground.stop_daemon(old)
+    shutil.rmtree(directory)
+    shutil.copytree(tmp_path / "backup", directory)
+    with suppress(SwarmletError):  # it may stop before it was seen to start
+        cluster.playground.start_daemon(old)
+    eventually(lambda: cluster.playground.host(old).daemon_pid is None, f"{old} stops")
+    assert JOIN_ANEW in cluster.log(old)
+    eventually(lambda: "manager-lost-its-log" in cluster.log(leader), "the leader knows")
+    cluster.wait_state(old, "down", at=leader)
+    assert cluster.create("meanwhile", "--replicas=0", host=leader)
+
+    cluster.swarmlet(leader, "node", "demote", old)
+    cluster.swarmlet(leader, "node", "rm", old)
+    shutil.rmtree(directory)
+    cluster.playground.start_daemon(old)
+    join(cluster, old, "manager", via=leader)
+    cluster.wait_voters("m1", "m2", "m3", at=old)
+    cluster.wait_all_ready(at=old)
+    services = cluster.docker(old, "service", "ls", "--format={{.Name}}").stdout.split()
+    assert sorted(services) == ["later", "latest", "meanwhile"]
+    cluster.remove_all()
 
 
 def test_roles_that_changed_while_a_node_was_off_are_taken_at_its_boot(cluster: Cluster) -> None:

@@ -203,7 +203,7 @@ async def test_lists_of_what_is_not_there_yet_are_empty(api: Api, path: str) -> 
 async def test_an_error_that_a_nursery_wrapped_is_told_like_any_other(
     api: Api, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def barrier() -> None:
+    async def barrier(**_: float) -> None:
         async with trio.open_nursery():
             raise Unavailable("not now")
 

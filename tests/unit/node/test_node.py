@@ -127,7 +127,12 @@ async def test_a_manager_that_is_demoted_meanwhile_answers_as_the_worker_that_it
     manager.proposer.barrier.side_effect = failure
     manager.proposer.propose.side_effect = failure
     manager.members.update_node.side_effect = failure
-    for asked in (node.barrier, node.propose, lambda: node.update_node("m2", 1, SPEC)):
+    asks: tuple[Callable[[], Awaitable[None]], ...] = (
+        node.barrier,
+        node.propose,
+        lambda: node.update_node("m2", 1, SPEC),
+    )
+    for asked in asks:
         with pytest.raises(SwarmletError) as caught:
             await asked()
         assert type(caught.value) is (NotASwarmManager if role is Role.WORKER else type(failure))
