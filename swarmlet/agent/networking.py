@@ -192,8 +192,10 @@ class Networking:
         for found in await self._engine.networks(label=NETWORK_LABEL):
             if networks.fits(found, record, bridge.name):
                 return str(found["Id"])
-            if record.name == found["Name"] or record.id == found["Labels"][NETWORK_LABEL]:
-                await self._engine.remove_network(str(found["Id"]))  # of one that was removed
+            known = self.tables.networks.get(found["Labels"][NETWORK_LABEL])
+            if known is None or known is record:
+                # Of a network that was removed: a new one may have its name and its addresses.
+                await self._engine.remove_network(str(found["Id"]))
         try:
             network = await self._engine.create_network(
                 networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)

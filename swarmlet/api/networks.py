@@ -116,7 +116,7 @@ def _overlays(view: View | None, copies: list[Json], wanted: filters.Filters) ->
 
 async def inspect(call: Call) -> Answer | None:
     """``GET /networks/{id}``, with ``verbose`` and ``scope``."""
-    found = await _find(call, scope=call.query.get("scope", ""))
+    found = await _find(call, call.params["id"], scope=call.query.get("scope", ""))
     if found is None:
         return None
     if not isinstance(found, Network):
@@ -155,12 +155,11 @@ async def _known(call: Call) -> View | None:
         return None
 
 
-async def _find(call: Call, *, scope: str = "") -> Network | Json | None:
-    """What a path names: a network of the cluster, a copy on a worker, or None for the engine's.
+async def _find(call: Call, wanted: str, *, scope: str = "") -> Network | Json | None:
+    """What a user means: a network of the cluster, a copy on a worker, or None for the engine's.
 
     An identifier or a whole name comes before the beginning of an identifier.
     """
-    wanted = call.params["id"]
     if call.backend.local().state == "inactive":
         return None
     view = await _known(call)
@@ -277,7 +276,7 @@ async def _refuse_namesake(call: Call, name: str) -> None:
 
 async def remove(call: Call) -> Answer | None:
     """``DELETE /networks/{id}``."""
-    found = await _find(call)
+    found = await _find(call, call.params["id"])
     if found is None:
         return None
     if not isinstance(found, Network):
@@ -342,9 +341,15 @@ def _prunable(call: Call, view: View, wanted: filters.Filters) -> list[Network]:
 
 async def connect(call: Call) -> Answer | None:
     """``POST /networks/{id}/connect``."""
-    found = await _find(call)
+    await refuse_container(call, call.params["id"])
+    return None
+
+
+async def refuse_container(call: Call, network: str) -> None:
+    """Refuse to let a plain container join a network, if that is one of the cluster."""
+    found = await _find(call, network)
     if found is None:
-        return None
+        return
     name = found.spec.name if isinstance(found, Network) else str(found["Name"])
     if isinstance(found, Network) and not found.spec.attachable:
         raise NotAllowed(wording.NOT_ATTACHABLE.format(name=name))
@@ -356,7 +361,7 @@ async def connect(call: Call) -> Answer | None:
 
 async def disconnect(call: Call) -> Answer | None:
     """``POST /networks/{id}/disconnect``."""
-    found = await _find(call)
+    found = await _find(call, call.params["id"])
     if found is None:
         return None
     name = found.spec.name if isinstance(found, Network) else str(found["Name"])

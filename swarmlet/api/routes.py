@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.api import later, networks, nodes, services, swarm, system, tasks
+from swarmlet.api import containers, later, networks, nodes, services, swarm, system, tasks
 from swarmlet.api.calls import Answer, Call
 
 Handler = Callable[[Call], Awaitable[Answer | None]]
@@ -64,6 +64,7 @@ ROUTES: Final = tuple(
         ("GET", "/configs/{id}", later.configs),
         ("POST", "/configs/{id}/update", later.configs),
         ("DELETE", "/configs/{id}", later.configs),
+        ("POST", "/containers/create", containers.create),
         ("GET", "/networks", networks.listing),
         ("POST", "/networks/create", networks.create),
         ("POST", "/networks/prune", networks.prune),

@@ -114,7 +114,10 @@ def _status_of_update(
     old = service.spec
     changed = (old.task_template, old.ports) != (spec.task_template, spec.ports)
     template = Template(view, replace(service, spec=spec, spec_version=_NONE))
-    outdated = not all(template.fits(task) for task in view.wanted_tasks(service.id))
+    wanted = list(view.wanted_tasks(service.id))
+    # What ports and addresses the service will have is only known once the change is written.
+    moved = (old.networks, old.ports) != (spec.networks, spec.ports)
+    outdated = bool(wanted) and (moved or not all(template.fits(task) for task in wanted))
     running = service.update_status if in_progress(service) else None
     if outdated and (changed or running is None):
         return UpdateStatus(

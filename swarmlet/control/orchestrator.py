@@ -59,7 +59,7 @@ class _Replicated(Plan):
         missing = self.service.spec.replicas - len(self.tasks)
         if missing < 0:
             for task in _surplus(self.tasks.values(), -missing):
-                self.drop(task.slot_key)
+                self.remove(task.slot_key)
         elif missing:
             for slot in self._empty_slots(missing):
                 self.fill((self.service.id, slot, ""))

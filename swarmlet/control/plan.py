@@ -92,6 +92,16 @@ class Plan:
             if task is not None:
                 self.stop(task)
 
+    def remove(self, key: SlotKey) -> None:
+        """Give up a slot for good: its tasks go, and its history with them, containers included."""
+        self.tasks.pop(key, None)
+        self.beside.pop(key, None)
+        self._changes += [
+            TaskChange(id=task.id, desired=TaskState.REMOVE)
+            for task in self.view.tasks_in_slot(key)
+            if task.desired < TaskState.REMOVE
+        ]
+
     def fill(self, key: SlotKey) -> None:
         """Make the next attempt at a slot, when its restart policy allows one."""
         attempts = list(self.view.tasks_in_slot(key))

@@ -233,6 +233,9 @@ class FakeEngine:
             case "POST", "create", _:
                 if any(n["Name"] == body["Name"] for n in self.networks.values()):
                     raise Refusal(409, f"network with name {body['Name']} already exists")
+                taken = [n["IPAM"]["Config"] for n in self.networks.values() if "IPAM" in n]
+                if body["IPAM"]["Config"] in taken:
+                    raise Refusal(403, "Pool overlaps with other one on this address space")
                 network_id = f"{next(self._ids):064x}"
                 self.networks[network_id] = {**body, "Id": network_id}
                 return {"Id": network_id}

@@ -198,6 +198,15 @@ async def test_a_network_that_was_made_anew_under_its_name_gets_a_bridge_of_its_
     assert node.made() == {"front": "net9"}
 
 
+async def test_a_network_may_have_the_addresses_of_one_that_was_removed(node: Node) -> None:
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    other = replace(FRONT, id="net9", name="other")
+    node.tell(other)
+    await node.networking.prepare(attached((other, "10.9.1.5")))
+    assert node.made() == {"other": "net9"}
+
+
 async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node) -> None:
     node.engine.networks["x"] = {"Id": "x", "Name": "front", "Labels": {}}
     node.tell(FRONT)

@@ -212,3 +212,16 @@ def test_a_label_that_goes_takes_the_task_with_it(world: World) -> None:
     world.nodes(a_node("n0"), a_node("n1", labels={"zone": "A"}))
     world.run()
     assert [task.node_id for task in world.running()] == ["n1"]
+
+
+def test_scaling_down_leaves_nothing_of_the_slots_that_go(world: World) -> None:
+    """Neither tasks nor history: a service of 200 replicas would leave 198 containers behind."""
+    world.service(a_service(replicas=4, restart=RestartPolicy(delay=0)))
+    world.run()
+    for task in world.running():
+        world.report(task.id, TaskState.FAILED)
+    world.run()
+    world.service(a_service(replicas=1, restart=RestartPolicy(delay=0)))
+    world.run()
+    (left,) = world.running()
+    assert {task.slot for task in world.store.tasks()} == {left.slot}
