@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet import durable
 from swarmlet.agent.backoff import Backoff
@@ -105,9 +106,17 @@ class Networking:
     """:class:`swarmlet.agent.places.Places`, and the receiver of what managers say."""
 
     def __init__(
-        self, engine: Engine, forwarder: Forwarder, names: Names, *, directory: Path, rng: Rng
+        self,
+        engine: Engine,
+        forwarder: Forwarder,
+        names: Names,
+        *,
+        control_port: int,
+        directory: Path,
+        rng: Rng,
     ) -> None:
         self._engine = engine
+        self._control_port = control_port
         self._forwarder = forwarder
         self._names = names
         self._file = directory / FILE
@@ -127,7 +136,7 @@ class Networking:
     def take(self, message: Forwarding) -> None:
         """A manager said what to forward by."""
         if self._records.take(message):
-            self._forwarder.set_tables(self.tables)
+            self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
             self._note()
 
     def _note(self) -> None:
@@ -144,7 +153,7 @@ class Networking:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep kernel, names and engine in line until cancelled, which touches none of them."""
-        self._forwarder.set_tables(self.tables)
+        self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
         async with trio.open_nursery() as nursery:
             await nursery.start(self._forwarder.run)
             nursery.start_soon(self._names.run)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.model.networks import DEFAULT_DATA_PORT
+from swarmlet.model.networks import DEFAULT_CONTROL_PORT, DEFAULT_DATA_PORT
 
 #: Service labels of swarmlet's own.
 STICKY_LABEL: Final = "swarmlet.lb.sticky"
@@ -102,10 +102,14 @@ class TaskRecord(Record, frozen=True, kw_only=True, gc=False):
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
-    """All records that a node knows, by identifier. ``me`` is its own number, 0 if not known."""
+    """All records that a node knows, by identifier. ``me`` is its own number, 0 if not known.
+
+    ``control_port`` is where its daemon listens: no service may take that from it.
+    """
 
     me: int = 0
     data_port: int = DEFAULT_DATA_PORT
+    control_port: int = DEFAULT_CONTROL_PORT
     peers: dict[str, PeerRecord] = msgspec.field(default_factory=dict[str, PeerRecord])
     networks: dict[str, NetworkRecord] = msgspec.field(default_factory=dict[str, NetworkRecord])
     services: dict[str, ServiceRecord] = msgspec.field(default_factory=dict[str, ServiceRecord])

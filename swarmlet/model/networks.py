@@ -14,6 +14,9 @@ from swarmlet.model.specs import Labels, Spec
 DEFAULT_POOLS: Final = ("10.0.0.0/8",)
 DEFAULT_SUBNET_SIZE: Final = 24
 
+#: TCP port on which the nodes talk to each other.
+DEFAULT_CONTROL_PORT: Final = 2377
+
 #: UDP port of the data path between nodes (VXLAN, RFC 7348).
 DEFAULT_DATA_PORT: Final = 4789
 

@@ -44,6 +44,9 @@ _IMAGE: Final = re.compile(
 
 _SIGNAL: Final = re.compile(r"[0-9]{1,2}|(SIG)?[A-Z][A-Z0-9]*([+-][0-9]{1,2})?", re.IGNORECASE)
 
+#: A placeholder of Docker's templates: ``{{.Service.Name}}``.
+_PLACEHOLDER: Final = re.compile(r"\{\{-?\s*[.$a-z]")
+
 _IMAGE_ID: Final = re.compile(r"sha256:[0-9a-f]{64}|[0-9a-f]{64}")
 
 
@@ -72,12 +75,28 @@ def _unsupported(at: str, container: ContainerSpec) -> Problems:
     yield from only_if(
         container.isolation not in {"", "default"}, f"{at}.Isolation", f"isolation is {NOT_YET}"
     )
+    yield from _templates(at, container)
     privileges = container.privileges
     yield from only_if(
         privileges is not None and privileges.credential_spec is not None,
         f"{at}.Privileges.CredentialSpec",
         f"credential specs are {NOT_YET}",
     )
+
+
+def _templates(at: str, container: ContainerSpec) -> Problems:
+    """Docker fills in placeholders at these places; passed on as they are they would mislead."""
+    places = {f"{at}.Hostname": container.hostname}
+    places |= {f"{at}.Env[{i}]": entry for i, entry in enumerate(container.env)}
+    for i, mount in enumerate(container.mounts):
+        places |= {
+            f"{at}.Mounts[{i}].Source": mount.source,
+            f"{at}.Mounts[{i}].Target": mount.target,
+        }
+    for place, text in places.items():
+        yield from only_if(
+            _PLACEHOLDER.search(text) is not None, place, f"placeholders ({{{{…}}}}) are {NOT_YET}"
+        )
 
 
 def _settings(at: str, container: ContainerSpec) -> Problems:

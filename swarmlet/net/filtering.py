@@ -47,16 +47,17 @@ _PUBLISHED: Final = Chain(
 )
 
 
-def ip_chains(data_port: int, *, vtep: str, bridge_nf: bool) -> dict[str, Chain]:
+def ip_chains(data_port: int, control_port: int, *, vtep: str, bridge_nf: bool) -> dict[str, Chain]:
     """The chains of table ``ip swarmlet`` that are the same whatever runs."""
+    own = (f"tcp dport {control_port} return", f"udp dport {data_port} return", _NAMES)
     chains = {
         "refuse": REFUSE,
         "let": LET,
         "published": _PUBLISHED,
         "raw": _raw(data_port),
         "entry": _ENTRY,
-        "nat_in": _nat("prerouting", "dstnat - 5"),
-        "nat_local": _nat("output", "-105"),
+        "nat_in": _nat("prerouting", "dstnat - 5", own),
+        "nat_local": _nat("output", "-105", own),
         "forward": _forward(data_port),
         "input": _INPUT,
         "output": _OUTPUT,
@@ -101,6 +102,8 @@ def _raw(data_port: int) -> Chain:
             # Strangers' packets, and those that a task of this host sends.
             f"udp dport {data_port} {_OURS} fib daddr type local ip saddr != @peers drop",
             f"udp dport {data_port} {_OURS} fib daddr type local iifname @bridges drop",
+            # A plain container may forge a peer's address, but does not come in where that is.
+            f"udp dport {data_port} {_OURS} fib daddr type local fib saddr . iif oif missing drop",
             f"{_FROM_PEER} ether saddr != @macs drop",
             # route_localnet opens the host's own 127.0.0.0/8 to these links.
             "iifname @links ip daddr 127.0.0.0/8 drop",
@@ -118,17 +121,26 @@ def _raw(data_port: int) -> Chain:
 #: Which node a client came in by, and back to that node with the replies.
 _ENTRY: Final = Chain(
     (
-        f"{_FROM_PEER} ct state new ip saddr != @overlay ct mark set ether saddr map @entries",
+        # Tasks too: this node may take no part in their network, and know no way back to them.
+        f"{_FROM_PEER} ct state new ct mark set ether saddr map @entries",
         f'iifname != "{DEVICE}" ct direction reply ct mark and {ENTRY:#x} != 0 {_TO_ENTRY}',
     ),
     "type filter hook prerouting priority mangle - 5",
 )
 
 
-def _nat(hook: str, priority: str) -> Chain:
-    """Virtual addresses and published ports, before the engine's own rules (priority -100)."""
+#: Questions to the node's resolver, on the gateway addresses of its networks.
+_NAMES: Final = "ip daddr @overlay meta l4proto { tcp, udp } th dport 53 return"
+
+
+def _nat(hook: str, priority: str, own: tuple[str, ...]) -> Chain:
+    """Virtual addresses and published ports, before the engine's own rules (priority -100).
+
+    Not what the cluster itself lives by (``own``): whoever published that would cut it off, and
+    with it every way to take that back.
+    """
     return Chain(
-        ("ip daddr vmap @vips", "fib daddr type local jump published"),
+        ("ip daddr vmap @vips", *own, "fib daddr type local jump published"),
         f"type nat hook {hook} priority {priority}",
     )
 

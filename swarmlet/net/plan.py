@@ -52,7 +52,10 @@ def plan(tables: Tables, host: HostFacts) -> Plan:
     frontends = Frontends(records)
     sources = records.sources()
     chains = filtering.ip_chains(
-        tables.data_port, vtep=node_address(tables.me), bridge_nf=host.bridge_nf
+        tables.data_port,
+        tables.control_port,
+        vtep=node_address(tables.me),
+        bridge_nf=host.bridge_nf,
     )
     return Plan(
         links=links(records, host, bridges),

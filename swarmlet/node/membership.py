@@ -88,6 +88,7 @@ class Membership:
             engine,
             Forwarder(state.forwarding),
             ResolverKeeper(state.forwarding),
+            control_port=self.listen_port,
             directory=state.tasks,
             rng=rng,
         )

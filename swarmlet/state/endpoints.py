@@ -12,6 +12,8 @@ from msgspec.structs import replace
 from swarmlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotFound
 from swarmlet.model.forwarding import Attachment
 from swarmlet.model.networks import (
+    DEFAULT_CONTROL_PORT,
+    DEFAULT_DATA_PORT,
     DEFAULT_POOLS,
     INGRESS,
     NODE_POOL,
@@ -183,6 +185,12 @@ def _ports(store: Store, new: Service, old: Service | None) -> tuple[PortConfig,
     for port in new.spec.ports:
         protocol = port.protocol or "tcp"
         if port.published_port:
+            if port.publish_mode != "host" and (whose := _reserved(store).get(_key(port))):
+                return Refusal(
+                    InvalidInput.code,
+                    "rpc error: code = InvalidArgument desc = "
+                    f"port '{port.published_port}' is {whose}: publish another",
+                )
             other = _in_the_way(store, new.id, port)
             if other is not None:
                 return _port_taken(port, other)
@@ -202,6 +210,21 @@ def _ports(store: Store, new: Service, old: Service | None) -> tuple[PortConfig,
         mine.add((protocol, number))
         given.append(replace(port, published_port=number))
     return tuple(given)
+
+
+def _key(port: PortConfig) -> PortKey:
+    return (port.protocol or "tcp", port.published_port)
+
+
+def _reserved(store: Store) -> dict[PortKey, str]:
+    """The ports that the nodes themselves live by, and whose they are."""
+    listens = {node.manager_addr.rpartition(":")[2] for node in store.nodes()} - {""}
+    control = {DEFAULT_CONTROL_PORT, *(int(port) for port in listens if port.isdigit())}
+    data = store.cluster.data_port if store.cluster else DEFAULT_DATA_PORT
+    return {
+        **{("tcp", port): "the port on which the nodes talk to each other" for port in control},
+        ("udp", data): "the port of the data path between nodes",
+    }
 
 
 def _chosen(old: Service) -> dict[PortKey, int]:

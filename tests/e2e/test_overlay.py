@@ -228,6 +228,24 @@ def test_a_task_in_two_networks_reaches_both(cluster: Cluster) -> None:
             assert run_in(cluster, "both", "timeout", "5", "wget", "-q", "-O", "-", url, at=at)
 
 
+def test_a_task_reaches_a_published_port_whose_backend_knows_nothing_of_its_network(
+    cluster: Cluster,
+) -> None:
+    """Stack calls stack: the backend's node has no task in the caller's network."""
+    for name in ("front", "back"):
+        cluster.docker("m1", "network", "create", "-d", "overlay", name)
+    cluster.create(
+        *("web", "--network=front", "--publish=8085:80", "--constraint=node.hostname==w1"),
+        command=SERVER,
+    )
+    cluster.create("caller", "--network=back", "--constraint=node.hostname==m1")
+    cluster.wait_running("web", 1)
+    cluster.wait_running("caller", 1)
+    for host in cluster.hosts:
+        url = f"http://{cluster.address(host)}:8085/cgi-bin/who"
+        eventually(partial(gets, cluster, "caller", url), f"by the address of {host}")
+
+
 def test_an_outage_of_the_daemon_is_not_noticed(cluster: Cluster) -> None:
     """Names and packets go on while it is stopped, and when it is back."""
     cluster.docker("m1", "network", "create", "-d", "overlay", "front")

@@ -109,7 +109,14 @@ class Node(NamedTuple):
 async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
     forwarder, names = FakeForwarder(), FakeNames()
     async with Engine(fake.socket_path) as engine, trio.open_nursery() as nursery:
-        networking = Networking(engine, forwarder, names, directory=directory, rng=random.Random(1))
+        networking = Networking(
+            engine,
+            forwarder,
+            names,
+            control_port=2377,
+            directory=directory,
+            rng=random.Random(1),
+        )
         await nursery.start(networking.run)
         yield Node(networking, forwarder, names, fake, directory)
         nursery.cancel_scope.cancel()

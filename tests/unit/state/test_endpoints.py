@@ -1,5 +1,7 @@
 """What the state machine gives with a command: subnets, addresses, ports, numbers."""
 
+from typing import Literal
+
 import pytest
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import PortConfig
@@ -151,6 +153,22 @@ def test_host_ports_and_ingress_ports_exclude_each_other(world: World) -> None:
     assert "already in use" in refusal(
         world, PutService(service=a_service(ports=(mesh,)), expect=0)
     )
+
+
+@pytest.mark.parametrize(
+    ("port", "protocol", "taken"),
+    [(2377, "tcp", True), (4789, "udp", True), (7946, "tcp", False), (4789, "tcp", False)],
+)
+def test_what_the_nodes_live_by_cannot_be_published(
+    world: World, port: int, protocol: Literal["tcp", "udp"], taken: bool
+) -> None:
+    """It would cut the nodes off from each other, and nobody could take it back."""
+    world.networks(a_network("ingress"))
+    asked = PortConfig(target_port=80, published_port=port, protocol=protocol)
+    (outcome,) = world.do(PutService(service=a_service(ports=(asked,)), expect=0))
+    assert (outcome is not None) == taken
+    if outcome is not None:
+        assert "publish another" in outcome.message
 
 
 def test_chosen_ports_stay_through_updates(world: World) -> None:
