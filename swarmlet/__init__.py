@@ -1,5 +1,4 @@
 """swarmlet: a lightweight cluster manager for Docker Engines."""
 
-from typing import Final
-
-__version__: Final = "0.1.0"
+# Nothing is imported here: this runs before __main__ can catch ^C.
+__version__ = "0.1.0"

@@ -24,6 +24,9 @@ TIMEOUT: Final = 60.0
 #: Header of an answer that comes from a replica which may be behind; its value says why.
 STALE_HEADER: Final = "Swarmlet-Stale"
 
+#: Header of every answer that is not the engine's: which node gave it.
+NODE_HEADER: Final = "Swarmlet-Node"
+
 Json = Any  # what json.loads returns; callers know the shape from the Engine API
 
 
@@ -116,6 +119,16 @@ class Client:
         self.path = path
         self.timeout = timeout
         self.on_stale = on_stale
+        self._node_id = ""
+
+    def node_id(self) -> str:
+        """This node's identifier, "" outside of a cluster: the last answer said it, or a ping does.
+
+        ``/info`` says it too, but waits for the engine.
+        """
+        if not self._node_id:
+            self._exchange("HEAD", "/_ping", None, {})
+        return self._node_id
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> Json:
         """GET; returns the decoded JSON body. Raises RemoteError or DaemonUnreachable."""
@@ -165,6 +178,7 @@ class Client:
         try:
             connection.request(method, target, body=data, headers=dict(headers))
             response = connection.getresponse()
+            self._node_id = response.headers.get(NODE_HEADER, self._node_id)
             return response.status, response.headers.get(STALE_HEADER, ""), response.read()
         except PermissionError as exc:
             raise SocketDenied(self.path) from exc

@@ -5,6 +5,7 @@ API server. One trio event loop; SIGTERM says goodbye and leaves every container
 """
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ import structlog
 import trio
 
 from swarmlet import __version__, clock
+from swarmlet.api.http1 import Limits
 from swarmlet.api.server import Api, serve_unix
 from swarmlet.config import DEFAULT_FILE, LOG_FORMATS, LOG_LEVELS, Configured, DaemonConfig, load
 from swarmlet.engine.client import Engine
@@ -33,6 +35,10 @@ STOP_TIMEOUT: Final = 3.0
 #: Seconds of these for systemctl, which hangs when systemd's bus goes first. It runs in a thread,
 #: and STOP_TIMEOUT does not end a thread.
 SYSTEMCTL_TIMEOUT: Final = 1.0
+
+#: File descriptors that the daemon wants (the unit's LimitNOFILE). The usual soft limit of 1024 is
+#: for programs that use select(2).
+DESCRIPTORS: Final = 65_536
 
 
 def notify(message: str) -> None:
@@ -63,6 +69,16 @@ async def _watchdog() -> None:
         await trio.sleep(period)
 
 
+def raise_descriptors() -> int:
+    """Take as many file descriptors as the hard limit and :data:`DESCRIPTORS` allow."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft >= wanted:
+        return soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
 def host_is_stopping() -> bool:
     """Whether the machine goes down, or only this daemon; only this daemon when nobody says."""
     if not Path("/run/systemd/system").exists():
@@ -82,11 +98,13 @@ def host_is_stopping() -> bool:
 async def run(config: DaemonConfig) -> None:
     """Run the daemon until SIGTERM or SIGINT. Raises SwarmletError for what it cannot survive."""
     log.info("starting", version=__version__, state_dir=config.state_dir)
+    limits = Limits.within(raise_descriptors())
     async with Engine(Path(config.engine_socket)) as engine:
         node = Node(config, engine=engine, now=clock.wall_clock, rng=clock.system_rng())
         async with trio.open_nursery() as nursery:
             await nursery.start(node.run)
-            await nursery.start(serve_unix, Path(config.socket), Api(node, config.engine_socket))
+            api = Api(node, config.engine_socket, limits=limits)
+            await nursery.start(serve_unix, Path(config.socket), api)
             nursery.start_soon(_watchdog)
             notify("READY=1")
             log.info("ready", socket=config.socket)

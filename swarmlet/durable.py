@@ -4,6 +4,7 @@ Both calls block until the disk has it; inside trio they belong in a thread, unl
 not go on without.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,16 @@ def save_file(path: Path, data: bytes) -> None:
     try:
         replace_file(path, data)
     except OSError as exc:
-        raise DiskFailed(f"{path} cannot be written: {exc.strerror or exc}") from exc
+        raise DiskFailed(
+            f"{path} cannot be written: {exc.strerror or exc}", advice=way_out(exc)
+        ) from exc
+
+
+def way_out(exc: OSError) -> str:
+    """What to do about a disk that failed."""
+    if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "free space on that disk; then repeat it, or start the daemon again if it stopped"
+    return "check the disk; if it is lost, remove this node and let it join again"
 
 
 def sync_directory(path: Path) -> None:

@@ -5,7 +5,15 @@ and, where there is one, the way out. Foreign exceptions are mapped to these onc
 where they arise.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+#: The way out for a manager whose log is not what it was. No backup is: the others count on what it
+#: acknowledged and on how it voted, and an older log knows of neither.
+JOIN_ANEW: Final = (
+    "no copy of its state directory brings this manager back; on another manager: swarmlet node "
+    "demote and swarmlet node rm this node; then here: stop swarmletd, remove its state directory, "
+    "start it, and join again"
+)
 
 
 class SwarmletError(Exception):
@@ -106,6 +114,32 @@ class NoQuorum(Unavailable):
             message = "the swarm has no leader at this moment: the managers elect one"
             advice = "try again; an election takes about a second"
         super().__init__(message, advice=advice)
+        self.reachable = reachable
+        self.needed = needed
+
+
+class LeaderSilent(Unavailable):
+    """A leader is known, and does not answer in time."""
+
+    code = "leader-silent"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the leader does not answer",
+            advice="try again: one that is lost is replaced in about a second",
+        )
+
+
+class ReplicaBehind(Unavailable):
+    """This manager has not caught up with what is committed."""
+
+    code = "replica-behind"
+
+    def __init__(self, *, applied: int, known: int) -> None:
+        super().__init__(
+            f"this manager is behind the others: it has applied {applied} of {known} entries",
+            advice="ask another manager (node ls shows them); this one's log may say why",
+        )
 
 
 class EngineUnavailable(Unavailable):

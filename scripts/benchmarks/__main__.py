@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any, Literal
 
 import msgspec
-from scripts.benchmarks import beginnings, losses, steady
+from scripts.benchmarks import beginnings, losses, net, steady
 from scripts.benchmarks.figures import Figure, table
 from scripts.benchmarks.lab import Lab, say
 from swarmlet.errors import SwarmletError
@@ -47,6 +47,8 @@ BENCHES = (
     Bench("idle", steady.idle, 1),
     Bench("reads", steady.reads, 1),
     Bench("replicas", beginnings.replicas, 5),
+    Bench("net", net.traffic, 5),
+    Bench("net-services", net.services, 5),
     Bench("container-killed", losses.container_killed, 5),
     Bench("lost-worker", losses.lost_worker, 6),
     Bench("quorum-back", losses.quorum_back, 6),

@@ -5,6 +5,7 @@ engine may be another process by then, and that the old one ended a container is
 task (:mod:`swarmlet.agent.reboot`).
 """
 
+import math
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -12,6 +13,7 @@ import structlog
 import trio
 
 from swarmlet.agent.backoff import Backoff
+from swarmlet.agent.pulse import Pulse
 from swarmlet.agent.reboot import Death, ended_by_host
 from swarmlet.agent.units import Unit, Units
 from swarmlet.clock import Rng, Seconds
@@ -23,6 +25,9 @@ from swarmlet.errors import EngineError, EngineUnavailable, NotFound
 
 #: What supervisors need to know; other events (exec, attach, rename...) never leave the engine.
 ACTIONS: Final = ("die", "oom", "health_status", "start", "destroy")
+
+#: Seconds for an engine to begin its stream of events; it has begun before anything happened.
+OPEN_TIMEOUT: Final = 30.0
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +57,8 @@ class EngineWatch:
         self._resynced = resynced
         self._incarnation = Incarnation(name="", started_at=convert.instant(""))
         self._ready = trio.Event()  # the event stream is up and the units know their containers
-        self._away_since: float | None = None  # when the engine was lost; None while it answers
+        self._pulse = Pulse(engine, missed=self._missed)
+        self._stream = trio.CancelScope()  # of the present try to hold a stream of events
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
 
     async def wait_ready(self) -> None:
@@ -60,9 +66,8 @@ class EngineWatch:
         await self._ready.wait()
 
     def away(self) -> Seconds:
-        """For how long the engine does not answer; 0 while it does."""
-        since = self._away_since
-        return Seconds(0.0 if since is None else trio.current_time() - since)
+        """For how long the engine is of no use; 0 while it is."""
+        return self._pulse.away()
 
     # --- one container --------------------------------------------------------------------------
 
@@ -94,27 +99,47 @@ class EngineWatch:
 
     # --- all containers -------------------------------------------------------------------------
 
-    async def follow(self) -> NoReturn:
+    async def follow(self) -> None:
         """Read the stream of events, for good; after each break look at everything anew."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pulse.watch)
+            await self._hold_streams()
+
+    async def _hold_streams(self) -> NoReturn:
         retry = Backoff(self._rng)
-        self._away_since = trio.current_time()
         while True:
+            began = trio.current_time()
+            self._stream = trio.CancelScope(deadline=began + OPEN_TIMEOUT)
+            reason = "silent"
             try:
-                async with self._engine.events(
-                    labels=[convert.TASK_LABEL], actions=ACTIONS
-                ) as events:
-                    await self._resync()
-                    self._away_since = None
-                    retry.reset()
-                    async for event in events:
-                        self._on_event(event)
+                with self._stream:
+                    await self._hold_stream(retry)
             except (EngineUnavailable, EngineError, NotFound) as exc:
-                log.info("engine-stream-broken", reason=exc.message)
-            if self._away_since is None:
-                self._away_since = trio.current_time()
+                reason = exc.message
+            log.info("engine-stream-broken", reason=reason)
             if self._ready.is_set():  # never replace one that supervisors wait for
                 self._ready = trio.Event()
+                self._pulse.doubt()
+            else:
+                self._pulse.failed(began)
             await retry.wait()
+
+    async def _hold_stream(self, retry: Backoff) -> None:
+        async with self._engine.events(labels=[convert.TASK_LABEL], actions=ACTIONS) as events:
+            self._stream.deadline = math.inf
+            await self._resync()
+            self._pulse.seen()
+            retry.reset()
+            async for event in events:
+                self._on_event(event)
+
+    def _missed(self) -> None:
+        """The engine gave no sign of life: what its stream says no more must be looked up.
+
+        A look at everything that is under way goes on: its calls have time-outs of their own.
+        """
+        if self._ready.is_set():
+            self._stream.cancel()
 
     def _on_event(self, event: Event) -> None:
         unit = self._units.get(event.attributes.get(convert.TASK_LABEL, ""))

@@ -109,7 +109,7 @@ class Worker:
     # --- what is known --------------------------------------------------------------------------
 
     def engine_away(self) -> Seconds:
-        """For how long the engine does not answer; 0 while it does."""
+        """For how long the engine is of no use; 0 while it is."""
         return self._watch.away()
 
     async def wait_idle(self) -> None:

@@ -94,17 +94,18 @@ class Backend(Protocol):
         ...
 
     def stale(self) -> str:
-        """Empty while a quorum is heard; else why the replica may be behind, in a user's words."""
+        """Why the replica may be behind, in a user's words: no quorum is heard, or it lags."""
         ...
 
-    async def barrier(self) -> None:
-        """Bring the replica up to now. Raises NoQuorum within 2 s."""
+    async def barrier(self, *, within: float = 2.0) -> None:
+        """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind in time."""
         ...
 
     async def propose(self, *commands: AnyCommand) -> None:
         """Commit commands (on whichever manager leads) and wait until the local replica has them.
 
-        Raises the error of the first refused command, or NoQuorum within 2 s.
+        One that lags is not waited for. Raises the error of the first refused command, or, within
+        2 s, NoQuorum or OutcomeUnknown.
         """
         ...
 

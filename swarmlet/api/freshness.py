@@ -7,18 +7,17 @@ or nearly so, and is told why it may be behind; a writer is refused.
 
 from typing import Final
 
-import trio
-
 from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Call
-from swarmlet.errors import NoQuorum, Unavailable
+from swarmlet.errors import LeaderSilent, NoQuorum, ReplicaBehind, Unavailable
 from swarmlet.state.store import View
 
 #: Seconds that a reader waits for the leader's word. It takes milliseconds; a leader that died is
 #: missed by its followers only after an election timeout, and a reader shall not wait for that.
 READ_PATIENCE: Final = 0.5
 
-SILENT_LEADER: Final = "the leader does not answer"
+#: Why nobody can confirm that the replica is up to date.
+UNCONFIRMED: Final = (NoQuorum, LeaderSilent, ReplicaBehind)
 
 
 def stale_reason(backend: Backend) -> str:
@@ -32,7 +31,7 @@ def stale_reason(backend: Backend) -> str:
 async def fresh_view(call: Call) -> View:
     """The replica, brought up to now; for readers, marked when it may be behind.
 
-    Raises NotASwarmManager, and NoQuorum for writers.
+    Raises NotASwarmManager; for writers also NoQuorum, LeaderSilent, and ReplicaBehind.
     """
     backend = call.backend
     backend.view()  # raises when this is no manager
@@ -44,10 +43,8 @@ async def fresh_view(call: Call) -> View:
 
 
 async def _doubts(backend: Backend) -> list[str]:
-    with trio.move_on_after(READ_PATIENCE):
-        try:
-            await backend.barrier()
-        except NoQuorum as exc:
-            return [exc.message]
-        return []
-    return [SILENT_LEADER]
+    try:
+        await backend.barrier(within=READ_PATIENCE)
+    except UNCONFIRMED as exc:
+        return [exc.message]
+    return []

@@ -20,6 +20,9 @@ _log: Final = structlog.get_logger("swarmlet.api")
 
 Handler = Callable[[Exchange], Awaitable[None]]
 
+#: Seconds between two lines of the log on refused connections.
+_REFUSALS_TOLD: Final = 30.0
+
 _JSON: Final = (b"content-type", b"application/json")
 
 
@@ -29,8 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: All headers of a request. ``docker build`` sends all stored credentials in one, some 2 KiB
     #: each; Go's servers allow 1 MiB, nginx 32 KiB.
     header_bytes: int = 256 * 1024
-    #: Connections at once. A proxied one costs two descriptors; the usual soft limit is 1024, and
-    #: Raft, agents and the engine need theirs.
+    #: Connections at once; see :meth:`within`.
     connections: int = 256
     #: From a request's first byte to the end of its headers: local clients need a millisecond, a
     #: client on a machine that swaps may need seconds.
@@ -46,6 +48,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: From cancellation to the cut of what still runs. Writes end within 2 s (no quorum), streams
     #: never do; systemd would kill after 90 s.
     drain_seconds: float = 5.0
+
+    @classmethod
+    def within(cls, descriptors: int) -> "Limits":
+        """For a process with so many descriptors.
+
+        A proxied connection takes two, and half of all are for Raft, agents and the engine. More
+        than 4096 clients of one machine are a loop that forgot to close.
+        """
+        return cls(connections=min(max(descriptors // 4, 64), 4096))
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +92,7 @@ class Server:
         self._open = 0
         self._idle: set[trio.CancelScope] = set()
         self._draining = trio.Event()
+        self._refusals_told_at = float("-inf")
 
     def statistics(self) -> Statistics:
         """A snapshot of the counters."""
@@ -140,7 +152,10 @@ class Server:
     async def _refuse(self, wire: Wire) -> None:
         """Say that there are too many connections, at once: waiting would cost a descriptor."""
         self._count.refused += 1
-        _log.warning("connection-refused", open=self._open)
+        now = trio.current_time()
+        if now - self._refusals_told_at >= _REFUSALS_TOLD:
+            self._refusals_told_at = now
+            _log.warning("connections-refused", open=self._open, refused=self._count.refused)
         await self._complain(wire, 503, "too many connections to the swarmlet daemon")
 
     async def _requests(self, wire: Wire) -> None:

@@ -16,14 +16,13 @@ from swarmlet.api import bodies, filters, wording
 from swarmlet.api import network_shapes as shapes
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.engine_networks import EngineNetworks
-from swarmlet.api.freshness import fresh_view
+from swarmlet.api.freshness import UNCONFIRMED, fresh_view
 from swarmlet.api.lookup import network_of_prefix
 from swarmlet.clock import SECOND
 from swarmlet.errors import (
     AlreadyExists,
     EngineUnavailable,
     FailedPrecondition,
-    NoQuorum,
     NotAllowed,
     NotASwarmManager,
     NotFound,
@@ -144,12 +143,12 @@ async def _copy_here(call: Call, network: Network) -> Json:
 async def _known(call: Call) -> View | None:
     """The replica, as new as it can be; None on a node that is no manager.
 
-    Without a quorum the engine's own networks can still be changed, so that is no error yet: what
-    changes one of the cluster finds out when it proposes that.
+    Without a leader or a fresh replica the engine's own networks can still be changed, so that is
+    no error yet: what changes one of the cluster finds out when it proposes that.
     """
     try:
         return await fresh_view(call)
-    except NoQuorum:
+    except UNCONFIRMED:
         return call.backend.view()
     except NotASwarmManager:
         return None

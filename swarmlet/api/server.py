@@ -107,6 +107,9 @@ class Api:
             (b"Ostype", platform.system().lower().encode()),
             (b"Server", self._server),
         ]
+        node_id = self._backend.local().node_id
+        if node_id:
+            own.append((b"Swarmlet-Node", node_id.encode()))
         if body and not any(name.lower() == b"content-type" for name, _ in answer.headers):
             own.append((b"Content-Type", b"application/json"))
         await exchange.respond(answer.status, [*own, *answer.headers], body)

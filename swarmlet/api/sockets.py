@@ -13,8 +13,9 @@ import trio
 
 from swarmlet.errors import FailedPrecondition
 
-#: Clients that wait to be accepted: a stack deploy's worth; more wait in connect(2).
-_BACKLOG: Final = 128
+#: Clients that wait to be accepted (Linux's own bound). Past it, one that does not block is refused
+#: with "try again" by connect(2).
+_BACKLOG: Final = 4096
 
 #: Owner and group only: whoever reaches the socket can start containers, that is, is root.
 _MODE: Final = 0o660

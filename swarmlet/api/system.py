@@ -23,7 +23,7 @@ _OLDEST: Final = dotted(OLDEST)
 
 
 async def ping(call: Call) -> Answer:
-    """Say that the daemon lives, and what it speaks. Never waits for the engine's answer twice."""
+    """Say that the daemon lives, and what it speaks. An engine that hangs costs little time."""
     headers = [
         (b"Content-Type", b"text/plain; charset=utf-8"),
         (b"Cache-Control", b"no-cache, no-store, must-revalidate"),

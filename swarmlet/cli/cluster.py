@@ -7,7 +7,7 @@ import click
 
 from swarmlet.cli.app import App, example, pass_app
 from swarmlet.cli.options import FORMAT, YES
-from swarmlet.cli.problems import BadValue, Refused
+from swarmlet.cli.problems import BadValue
 from swarmlet.client import segment
 from swarmlet.errors import SwarmletError
 
@@ -171,14 +171,8 @@ def _with_port(address: str) -> str:
 @pass_app
 def leave(app: App, *, force: bool, yes: bool) -> None:
     """Leave the cluster. The tasks of this node move to others."""
-    here = app.client.get("/info").get("Swarm") or {}
+    here = (app.client.get("/info").get("Swarm") or {}) if force else {}
     if here.get("ControlAvailable"):
-        if not force:
-            raise Refused(
-                "this node is a manager of the cluster",
-                why="a manager that leaves brings the cluster nearer to losing its quorum",
-                advice="swarmlet node demote it first (on another manager), or add --force",
-            )
         app.confirm(_effect(here), yes=yes)
     app.client_with(timeout=FORMING).post("/swarm/leave", query={"force": "1" if force else "0"})
     app.note("This node left the cluster.")
@@ -212,9 +206,8 @@ def join_token(app: App, role: str, *, rotate: bool, quiet: bool) -> None:
     if quiet or app.quiet:
         app.out(token)
         return
-    here = app.client.get("/info").get("Swarm") or {}
-    node = app.client.get(f"/nodes/{segment(str(here.get('NodeID', 'self')))}")
-    address = str(node.get("ManagerStatus", {}).get("Addr", "")) or f"{here.get('NodeAddr')}:2377"
+    node = app.client.get(f"/nodes/{segment(app.client.node_id())}")
+    address = str((node.get("ManagerStatus") or {}).get("Addr") or f"{node['Status']['Addr']}:2377")
     app.note(f"To add a {role}, run on the other machine:\n")
     line = join_command(token, address)
     app.out(f"    sudo {line}" if app.terminal() else line)

@@ -4,6 +4,8 @@ Data goes to stdout, everything else to stderr. A failure is four lines and an e
 (:mod:`swarmlet.cli.problems`), never a traceback; ``--debug`` shows the chain of causes.
 """
 
+import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -20,6 +22,9 @@ from swarmlet.errors import SwarmletError
 
 INTERRUPTED: Final = 130
 INTERNAL: Final = 1
+
+#: What an output file raises whose disk is full or broken.
+_WRITE_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 def _root(
@@ -84,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _forget_stdout()
+    except OSError as error:
+        status = _cannot_write(error, args)
     sys.exit(status)
 
 
@@ -105,6 +112,9 @@ def run(args: Sequence[str], *, app: App | None = None) -> int:
         status = _fail(from_click(error), args, debug=debug)
     except SwarmletError as error:
         status = _fail(error, args, debug=debug)
+    except OSError as error:
+        full = error.errno in _WRITE_ERRORS
+        status = _cannot_write(error, args) if full else _crash(error, args, debug=debug)
     except Exception as error:  # noqa: BLE001 - the last line of defence: never a traceback
         status = _crash(error, args, debug=debug)
     return status
@@ -112,13 +122,26 @@ def run(args: Sequence[str], *, app: App | None = None) -> int:
 
 def _fail(error: SwarmletError, args: Sequence[str], *, debug: bool) -> int:
     color = wants_color(_color_choice(args), terminal=sys.stderr.isatty())
-    click.echo(render(error, color=color), err=True, color=True)
-    if debug:
-        cause = error.__cause__
+    with contextlib.suppress(OSError):  # the exit status says it too
+        click.echo(render(error, color=color), err=True, color=True)
+        cause = error.__cause__ if debug else None
         while cause is not None:
             click.echo(f"  caused by: {type(cause).__name__}: {cause}", err=True)
             cause = cause.__cause__ or cause.__context__
     return exit_status_of(error)
+
+
+def _cannot_write(error: OSError, args: Sequence[str]) -> int:
+    """A disk that is full, or broken: the user's, not ours."""
+    if error.filename is None:
+        _forget_stdout()
+    what = error.filename or "the output"
+    told = CliError(
+        f"{what} cannot be written: {error.strerror or error}",
+        why="the command itself may have been carried out",
+        advice="make room where its output goes, and look before you repeat it",
+    )
+    return _fail(told, args, debug=False)
 
 
 def _crash(error: Exception, args: Sequence[str], *, debug: bool) -> int:
@@ -126,16 +149,20 @@ def _crash(error: Exception, args: Sequence[str], *, debug: bool) -> int:
     import traceback
 
     text = "".join(traceback.format_exception(error))
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="swarmlet-crash-", suffix=".log", delete=False
-    ) as log:
-        log.write(f"swarmlet {' '.join(_redacted(args))}\n{text}")
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="swarmlet-crash-", suffix=".log", delete=False
+        ) as log:
+            log.write(f"swarmlet {' '.join(_redacted(args))}\n{text}")
+        advice = f"please report it with the file {log.name}"
+    except OSError:
+        advice = "please report it with what --debug shows: swarmlet --debug …"
     if debug:
         click.echo(text, err=True)
     told = CliError(
         f"swarmlet itself failed: {type(error).__name__}: {error}",
         why="this is a defect of swarmlet, not yours",
-        advice=f"please report it with the file {log.name}",
+        advice=advice,
     )
     return _fail(told, args, debug=False)
 
@@ -157,7 +184,3 @@ def _color_choice(args: Sequence[str]) -> str:
 def _forget_stdout() -> None:
     """After ``| head``: keep the interpreter from failing on its last flush."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-if __name__ == "__main__":
-    main()

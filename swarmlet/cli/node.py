@@ -30,7 +30,7 @@ FILTERS: Final = ("id", "label", "membership", "name", "node.label", "role")
 def ls(app: App, wanted: tuple[str, ...], style: str, *, quiet: bool, no_trunc: bool) -> None:
     """List nodes. The star marks the one that answers."""
     found = list(app.client.get("/nodes", filter_query(wanted, FILTERS) or None) or ())
-    here = (app.client.get("/info").get("Swarm") or {}).get("NodeID", "")
+    here = app.client.node_id()
     found.sort(key=lambda n: (str((n.get("Description") or {}).get("Hostname", "")), n["ID"]))
     style = style or app.style or "table"
     cells = [_row(node, here, mark=style == "table") for node in found]
@@ -87,7 +87,7 @@ def _also(query: dict[str, str], node_id: str) -> dict[str, str]:
 def resolve(app: App, name: str) -> Json:
     """A node by name, identifier or unique beginning of one; ``self`` is the one that answers."""
     if name == "self":
-        name = str((app.client.get("/info").get("Swarm") or {}).get("NodeID") or "self")
+        name = app.client.node_id() or name
     return app.client.get(f"/nodes/{segment(name)}")
 
 

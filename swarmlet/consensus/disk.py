@@ -4,7 +4,6 @@ After one failed write or sync nothing more is written: the kernel may have drop
 and report success the next time, so an fsync that failed must never be tried again.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -141,9 +140,7 @@ class FileDisk:
         except OSError as exc:
             self._failed = DiskFailed(
                 f"cannot {what} in {self.directory}: {exc.strerror or exc}",
-                advice="free space on that disk and start the daemon again"
-                if exc.errno in {errno.ENOSPC, errno.EDQUOT}
-                else "check the disk; if it is lost, remove this manager and let it join again",
+                advice=durable.way_out(exc),
             )
             raise self._failed from exc
 

@@ -32,7 +32,11 @@ class _Message(msgspec.Struct, frozen=True, gc=False, array_like=True, tag_field
 
 
 class Append(_Message, frozen=True, tag="append"):
-    """Leader: entries after (prev_index, prev_term). ``sent`` is its clock, echoed in the ack."""
+    """Leader: entries after (prev_index, prev_term). ``sent`` is its clock, echoed in the ack.
+
+    ``acked`` is how far the receiver has acknowledged the log in this term, if it votes; ``lost``
+    what its own acknowledgements say of that, if they do.
+    """
 
     term: int
     commit: int
@@ -40,19 +44,28 @@ class Append(_Message, frozen=True, tag="append"):
     prev_term: int
     entries: list[Entry]
     sent: float
+    acked: int = 0
+    lost: float = 0.0
 
 
 class Ack(_Message, frozen=True, tag="ack"):
-    """Follower: ``next_index`` comes next; ``matched`` says that all before it is the leader's."""
+    """Follower: ``next_index`` comes next; ``matched`` says that all before it is the leader's.
+
+    ``lost`` is when, by its own clock, it first found that it lacks what it acknowledged; 0 if not.
+    """
 
     term: int
     next_index: int
     matched: bool
     sent: float
+    lost: float = 0.0
 
 
 class SnapshotChunk(_Message, frozen=True, tag="chunk"):
-    """Leader: bytes at ``offset`` of the snapshot at (index, snapshot_term), ``total`` long."""
+    """Leader: bytes at ``offset`` of the snapshot at (index, snapshot_term), ``total`` long.
+
+    ``acked`` and ``lost`` as in :class:`Append`.
+    """
 
     term: int
     index: int
@@ -61,6 +74,8 @@ class SnapshotChunk(_Message, frozen=True, tag="chunk"):
     total: int
     data: bytes
     sent: float
+    acked: int = 0
+    lost: float = 0.0
 
 
 class ChunkAck(_Message, frozen=True, tag="chunk-ack"):

@@ -22,10 +22,6 @@ CHUNK_BYTES: Final = 256 << 10
 WINDOW_CHUNKS: Final = 8
 
 
-#: Refusals in a row below what was acknowledged: a few may be old messages that were overtaken.
-SURELY_REGRESSED: Final = 20
-
-
 class Transfer:
     """One snapshot being sent. It keeps its own bytes: a newer one must not restart it."""
 
@@ -71,12 +67,8 @@ class Progress:
         self.transfer: Transfer | None = None
         self._flight: deque[tuple[int, int]] = deque()
         self._bytes = 0
-        self._regressions = 0
-
-    @property
-    def has_regressed(self) -> bool:
-        """Whether the follower lost what it had acknowledged."""
-        return self._regressions >= SURELY_REGRESSED
+        #: When the follower found, by its clock, that it lacks what it acknowledged; else 0.
+        self.regressed = 0.0
 
     def has_room(self) -> bool:
         """Whether more entries may be sent before an acknowledgement."""
@@ -90,16 +82,11 @@ class Progress:
 
     def acknowledged(self, index: int) -> None:
         """Entries up to ``index`` arrived."""
-        self._regressions = 0
+        self.regressed = 0.0
         while self._flight and self._flight[0][0] <= index:
             self._bytes -= self._flight.popleft()[1]
         if self.transfer is not None and index >= self.transfer.mark.index:
             self.transfer = None
-
-    def refused(self, *, lost_data: bool) -> None:
-        """Note that the follower asks for other entries than it was sent."""
-        self._regressions += lost_data
-        self.lost()
 
     def lost(self) -> None:
         """Forget what was under way: a new connection, or the follower asks for something else."""

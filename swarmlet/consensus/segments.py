@@ -18,7 +18,7 @@ import msgpack
 from swarmlet.consensus.disk import Disk
 from swarmlet.consensus.entries import TooNew
 from swarmlet.consensus.packing import pack
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 from swarmlet.security.sealed import SALT_BYTES, RecordSealer, new_salt
 
 #: One fact of the log; see :mod:`swarmlet.consensus.wal` for the kinds.
@@ -35,11 +35,6 @@ _FRAME_MAGIC: Final = b"\xf5SWF"
 #: magic, ordinal, length of the sealed body, crc32 of ordinal, length and body.
 _FRAME: Final = struct.Struct(">4sQII")
 _NAME: Final = re.compile(r"wal-(\d{16})")
-
-_ADVICE: Final = (
-    "restore this manager's directory from a backup of this very node, or remove it from the swarm "
-    "and let it join again with an empty directory"
-)
 
 
 class Segment(NamedTuple):
@@ -91,11 +86,11 @@ def _frames_that_count(segment: _Read, successor: _Read | None) -> int:
         return found
     name = Segment(segment.number, 0, 0).name
     if successor.number != segment.number + 1:
-        raise Damaged(f"the segment after {name} is missing", advice=_ADVICE)
+        raise Damaged(f"the segment after {name} is missing", advice=JOIN_ANEW)
     if found < successor.frames_before:
         raise Damaged(
             f"{name} holds {found} of {successor.frames_before} frames that were synced",
-            advice=_ADVICE,
+            advice=JOIN_ANEW,
         )
     return successor.frames_before
 
@@ -112,12 +107,12 @@ def _read_segment(name: str, raw: bytes, key: bytes) -> _Read:
         try:
             plain = sealer.open(len(frames), body)
         except Damaged as exc:
-            raise Damaged(f"{name}, offset {offset}: {exc.message}", advice=_ADVICE) from exc
+            raise Damaged(f"{name}, offset {offset}: {exc.message}", advice=JOIN_ANEW) from exc
         frames.append([tuple(record) for record in msgpack.unpackb(plain, use_list=True)])
         offset += _FRAME.size + len(body)
     torn = len(raw[offset:].rstrip(b"\0"))
     if not frames:  # a segment is renamed into place with its first frame: no crash tears that
-        raise Damaged(f"{name}, offset {offset}: the first frame is damaged", advice=_ADVICE)
+        raise Damaged(f"{name}, offset {offset}: the first frame is damaged", advice=JOIN_ANEW)
     if torn:
         _refuse_holes(name, raw, offset, len(frames))
     return _Read(number, frames_before, frames, torn)
@@ -125,14 +120,14 @@ def _read_segment(name: str, raw: bytes, key: bytes) -> _Read:
 
 def _read_header(name: str, raw: bytes, key: bytes) -> tuple[int, int, RecordSealer]:
     if len(raw) < _HEADER.size or not raw.startswith(_MAGIC):
-        raise Damaged(f"{name}, offset 0: no segment header", advice=_ADVICE)
+        raise Damaged(f"{name}, offset 0: no segment header", advice=JOIN_ANEW)
     _, version, number, frames_before, salt, crc = _HEADER.unpack_from(raw)
     if zlib.crc32(raw[: _HEADER.size - 4]) != crc:
-        raise Damaged(f"{name}, offset 0: the segment header is damaged", advice=_ADVICE)
+        raise Damaged(f"{name}, offset 0: the segment header is damaged", advice=JOIN_ANEW)
     if version > FORMAT:
         raise TooNew(name, version)
     if Segment(number, 0, 0).name != name:
-        raise Damaged(f"{name} holds segment {number}: it was renamed", advice=_ADVICE)
+        raise Damaged(f"{name} holds segment {number}: it was renamed", advice=JOIN_ANEW)
     return number, frames_before, RecordSealer(key, salt=salt, context=raw[: _HEADER.size])
 
 
@@ -162,7 +157,7 @@ def _refuse_holes(name: str, raw: bytes, offset: int, ordinal: int) -> None:
             raise Damaged(
                 f"{name}, offset {offset}: frame {ordinal} is damaged, yet frame {found} at offset "
                 f"{later} is whole, so it was synced once",
-                advice=_ADVICE,
+                advice=JOIN_ANEW,
             )
 
 

@@ -18,7 +18,7 @@ from swarmlet.consensus.entries import TooNew
 from swarmlet.consensus.packing import pack
 from swarmlet.consensus.sessions import Frozen
 from swarmlet.consensus.wal import Configuration, Mark
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 from swarmlet.security.sealed import open_blob, seal_blob
 
 FORMAT: Final = 1
@@ -26,7 +26,6 @@ _MAGIC: Final = b"SWARMSNP"
 #: magic, format, crc32 of the body. Also the plain start of the sealed file, with crc32 0.
 _HEADER: Final = struct.Struct(">8sHI")
 _NAME: Final = re.compile(r"snapshot-\d{16}")
-_ADVICE: Final = "restore it, or remove this manager and let it join again with an empty directory"
 
 
 class Snapshot(NamedTuple):
@@ -59,7 +58,7 @@ def decode_snapshot(blob: bytes) -> Snapshot:
     if _version(blob) > FORMAT:
         raise TooNew("a snapshot", _version(blob))
     if zlib.crc32(body) != _HEADER.unpack_from(blob)[2]:
-        raise Damaged("a snapshot fails its checksum", advice=_ADVICE)
+        raise Damaged("a snapshot fails its checksum", advice=JOIN_ANEW)
     index, term, config_index, members, sessions, state = msgpack.unpackb(
         body, use_list=False, max_bin_len=len(blob)
     )
@@ -69,7 +68,7 @@ def decode_snapshot(blob: bytes) -> Snapshot:
 
 def _version(blob: bytes) -> int:
     if len(blob) < _HEADER.size or not blob.startswith(_MAGIC):
-        raise Damaged("a snapshot has no header", advice=_ADVICE)
+        raise Damaged("a snapshot has no header", advice=JOIN_ANEW)
     version: int = _HEADER.unpack_from(blob)[1]
     return version
 
@@ -95,7 +94,7 @@ class SnapshotStore:
         except TooNew:
             raise
         except Damaged as exc:
-            raise Damaged(f"{names[-1]}: {exc.message}", advice=_ADVICE) from exc
+            raise Damaged(f"{names[-1]}: {exc.message}", advice=JOIN_ANEW) from exc
         self.adopt(snapshot, blob)
         return snapshot
 

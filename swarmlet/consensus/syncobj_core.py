@@ -59,7 +59,7 @@ from swarmlet.consensus.syncobj_members import Outgoing
 from swarmlet.consensus.syncobj_replicator import Replicator
 from swarmlet.consensus.syncobj_seam import LEADER, Peer
 from swarmlet.consensus.wal import Configuration, Mark, Wal
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 
 #: Proposals applied in one round; then the loop gets its turn: a follower may have
 #: 100,000 to catch up.
@@ -67,8 +67,6 @@ APPLY_AT_ONCE: Final = 500
 
 #: Segments after which a snapshot is taken early: each restart begins one.
 MANY_SEGMENTS: Final = 16
-
-_ADVICE: Final = "restore it, or remove this manager and let it join again with an empty directory"
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -146,10 +144,10 @@ class RaftCore(Replicator):
         snapshot = self._store.load()
         if snapshot is not None:
             if wal.empty_disk and snapshot.mark.index > 1:
-                raise Damaged("the log is gone, a snapshot is there", advice=_ADVICE)
+                raise Damaged("the log is gone, a snapshot is there", advice=JOIN_ANEW)
             return snapshot
         if not wal.empty_disk:
-            raise Damaged("the snapshot is gone, a log is there", advice=_ADVICE)
+            raise Damaged("the snapshot is gone, a log is there", advice=JOIN_ANEW)
         members = tuple(sorted(bootstrap or ()))
         state = self._machine.snapshot()()
         first = Snapshot(Mark(1, 0), Configuration(1 if members else 0, members), [], state)

@@ -207,4 +207,4 @@ class Elections(Members):
     def _on_removed(self, _peer: Peer, m: Removed) -> None:
         since = self._member_since()
         if since is not None and m.index > since:
-            self.removed = True
+            self._removed_at = m.index

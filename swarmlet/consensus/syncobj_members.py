@@ -43,7 +43,9 @@ class Members(SeamedSyncObj):
         self._successor: Peer | None = None
         # Booting counts as hearing the leader: a vote given before the restart may back a lease.
         self._heard = now
-        self.removed = False
+        # When each peer became a member: what one of that name said before is another's word.
+        self._since: dict[Peer, float] = {}
+        self._removed_at = 0
 
     @property
     def leads(self) -> bool:
@@ -89,8 +91,8 @@ class Members(SeamedSyncObj):
         return sorted(str(peer.id) for peer in self.learners)
 
     def regressed_ids(self) -> list[str]:
-        """Followers that insist on lacking entries they acknowledged."""
-        return sorted(str(peer.id) for peer, p in self._progress.items() if p.has_regressed)
+        """Followers that said that they lack what they acknowledged."""
+        return sorted(str(peer.id) for peer, p in self._progress.items() if p.regressed)
 
     def contact_ids(self) -> set[str]:
         """Everybody this member may have to send to."""
@@ -128,12 +130,15 @@ class Members(SeamedSyncObj):
     def _reconfigure(self) -> None:
         """Make the library's sets follow the newest configuration in the log."""
         if self.role != LEADER:
+            for peer in self.learners:
+                self._forget(peer)  # what it acknowledged is nothing to the next leadership
             self.learners.clear()
             self._successor = None
         elif self._led_term != self.term:
             self._led_term, self._answered_at = self.term, {}
             for progress in self._progress.values():
                 progress.lost()
+                progress.regressed = 0.0
         wanted = {Peer(member) for member in self.configuration.members if member != self.me}
         if wanted == self.voters:
             return
@@ -147,11 +152,14 @@ class Members(SeamedSyncObj):
     def _track(self, peer: Peer) -> None:
         self.next_index.setdefault(peer, self.wal.last + 1)
         self.match_index.setdefault(peer, 0)
+        self._since.setdefault(peer, self.now)
         self.last_answer[peer] = self.now
 
     def _forget(self, peer: Peer) -> None:
-        for table in (self.next_index, self.match_index, self.last_answer, self._answered_at):
+        for table in (self.next_index, self.match_index):
             table.pop(peer, None)
+        for times in (self.last_answer, self._answered_at, self._since):
+            times.pop(peer, None)
         self._progress.pop(peer, None)
 
     def _member_since(self) -> int | None:
@@ -159,10 +167,15 @@ class Members(SeamedSyncObj):
         known = [self._store.configuration, *self.wal.configurations]
         return max((c.index for c in known if self.me in c.members), default=None)
 
+    @property
+    def removed(self) -> bool:
+        """Whether this member was removed, and not let in again since."""
+        return self._removed_at > (self._member_since() or 0)
+
     def _note_removal(self, index: int, members: tuple[str, ...]) -> None:
         since = self._member_since()
         if self.me not in members and since is not None and since < index:
-            self.removed = True
+            self._removed_at = index
 
     def _tell_if_removed(self, peer: Peer) -> bool:
         current = self.configuration

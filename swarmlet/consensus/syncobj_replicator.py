@@ -9,7 +9,7 @@ from abc import abstractmethod
 from swarmlet.consensus.entries import (
     Entry,
 )
-from swarmlet.consensus.matching import fit
+from swarmlet.consensus.matching import fit, has_lost
 from swarmlet.consensus.messages import (
     Ack,
     Alive,
@@ -26,6 +26,7 @@ from swarmlet.consensus.syncobj_elections import Elections
 from swarmlet.consensus.syncobj_members import NEVER, by_id
 from swarmlet.consensus.syncobj_seam import FOLLOWER, LEADER, Peer
 from swarmlet.consensus.wal import Mark
+from swarmlet.errors import JOIN_ANEW, Damaged
 
 
 class Replicator(Elections):
@@ -34,6 +35,7 @@ class Replicator(Elections):
     def _prepare(self, now: float) -> None:
         super()._prepare(now)
         self._incoming = Incoming()
+        self._lost_at = 0.0  # when it was found that acknowledged entries are missing here
 
     @abstractmethod
     def _install(self, blob: bytes) -> bool:
@@ -62,14 +64,27 @@ class Replicator(Elections):
         while start <= self.wal.last and progress.has_room():
             entries = self.wal.batch(start, limit=MESSAGE_BYTES)
             progress.sent(entries)
-            self._emit(peer, self._append_after(start - 1, entries))
+            self._emit(peer, self._append_after(start - 1, entries, peer))
             start, beat = entries[-1][1] + 1, False
         self.next_index[peer] = start
         if beat:
-            self._emit(peer, self._append_after(start - 1, []))
+            self._emit(peer, self._append_after(start - 1, [], peer))
 
-    def _append_after(self, index: int, entries: list[Entry]) -> Append:
-        return Append(self.term, self.commit, index, self.wal.at(index)[2], entries, self.now)
+    def _append_after(self, index: int, entries: list[Entry], peer: Peer) -> Append:
+        return Append(
+            self.term,
+            self.commit,
+            index,
+            self.wal.at(index)[2],
+            entries,
+            self.now,
+            acked=self._promised(peer),
+            lost=self._progress[peer].regressed,
+        )
+
+    def _promised(self, peer: Peer) -> int:
+        """How much of the log a follower may never lose. A learner counts for nothing yet."""
+        return self.match_index[peer] if peer in self.voters else 0
 
     def _send_chunks(self, peer: Peer, progress: Progress, *, beat: bool) -> None:
         transfer = progress.transfer
@@ -77,12 +92,18 @@ class Replicator(Elections):
             transfer = progress.transfer = Transfer(self._store.mark, self._store.blob or b"")
         mark, total = transfer.mark, len(transfer.blob)
         while (chunk := transfer.next_chunk()) is not None:
-            self._emit(
-                peer,
-                SnapshotChunk(
-                    self.term, mark.index, mark.term, chunk[0], total, chunk[1], self.now
-                ),
+            message = SnapshotChunk(
+                self.term,
+                mark.index,
+                mark.term,
+                chunk[0],
+                total,
+                chunk[1],
+                self.now,
+                acked=self._promised(peer),
+                lost=progress.regressed,
             )
+            self._emit(peer, message)
             beat = False
         if beat:
             self._emit(peer, Heartbeat(self.term, self.now))
@@ -93,8 +114,31 @@ class Replicator(Elections):
         raw = {"type": "append_entries", "term": term, "commit_index": self.commit}
         self.hand_to_library(peer, raw)
 
+    # -- a follower
+
+    def _lacks(self, peer: Peer, m: Append | SnapshotChunk) -> bool:
+        """Whether entries that were acknowledged are missing here. Raises Damaged if that is sure.
+
+        It is sure once the leader has confirmed it. A message alone may be one that was sent to an
+        earlier member of this name (a node that was demoted and promoted again), and came late.
+        """
+        if not has_lost(self.wal, self.term, m):
+            return False
+        if m.lost and m.lost == self._lost_at:
+            raise Damaged(
+                f"this manager's log ends at entry {self.wal.last} and lacks some of what it had "
+                f"acknowledged (up to entry {m.acked}): its state directory was exchanged for an "
+                "older copy, or its disk lost what it had confirmed",
+                advice=JOIN_ANEW,
+            )
+        self._lost_at = self._lost_at or self.now
+        self._heed(peer, m.term)
+        answer = Ack(self.term, self.wal.last + 1, matched=False, sent=m.sent, lost=self._lost_at)
+        self._emit(peer, answer)
+        return True
+
     def _on_append(self, peer: Peer, m: Append) -> None:
-        if self._is_old(peer, m.term):
+        if self._is_old(peer, m.term) or self._lacks(peer, m):
             return
         found = fit(self.wal, self.commit, m)
         if found.hint is not None:
@@ -116,7 +160,7 @@ class Replicator(Elections):
         self._emit(peer, Ack(self.term, found.matched + 1, matched=True, sent=m.sent))
 
     def _on_chunk(self, peer: Peer, m: SnapshotChunk) -> None:
-        if self._is_old(peer, m.term):
+        if self._is_old(peer, m.term) or self._lacks(peer, m):
             return
         self._heed(peer, m.term)
         if m.index > self.applied_index:
@@ -127,9 +171,16 @@ class Replicator(Elections):
                 return
         self._emit(peer, Ack(self.term, m.index + 1, matched=True, sent=m.sent))
 
+    # -- a leader
+
     def _is_answer(self, peer: Peer, term: int, sent: float) -> bool:
-        """Whether a follower answers this very leadership; one of another term must not count."""
+        """Whether a follower answers this very leadership; one of another term must not count.
+
+        Nor must one of a member of the same name that was removed since.
+        """
         if self.role != LEADER or term != self.term or peer not in self.next_index:
+            return False
+        if sent < self._since.get(peer, NEVER):
             return False
         self._answered_at[peer] = max(self._answered_at.get(peer, NEVER), sent)
         self.last_answer[peer] = self.now
@@ -139,6 +190,11 @@ class Replicator(Elections):
         if not self._is_answer(peer, m.term, m.sent):
             return
         progress = self._progress.setdefault(peer, Progress())
+        if m.lost:
+            # What it acknowledged stays known, so that it stops each time that it is started.
+            progress.regressed = m.lost
+            progress.lost()
+            return
         # Never beyond our own log: a follower's longer one was not compared.
         index = min(m.next_index - 1, self.wal.last)
         if m.matched:
@@ -147,7 +203,9 @@ class Replicator(Elections):
             progress.acknowledged(index)
             self._resend |= self.next_index[peer] <= self.wal.last
         else:
-            progress.refused(lost_data=index < self.match_index[peer])
+            progress.lost()
+            if peer in self.learners:  # it may begin anew: nothing depends on what it had
+                self.match_index[peer] = min(self.match_index[peer], index)
             self.next_index[peer] = max(self.match_index[peer], index) + 1
             self._resend = True
 

@@ -15,7 +15,7 @@ import msgspec
 from swarmlet.consensus.disk import Disk
 from swarmlet.consensus.entries import NO_OP_COMMAND, Entry, decode_members
 from swarmlet.consensus.segments import ENTRY, Record, SegmentWriter, load_segments
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 
 _CUT: Final = 1
 _VOTE: Final = 2
@@ -164,7 +164,7 @@ class Wal:
             raise Damaged(
                 f"the log starts at entry {self.first}, the newest snapshot ends at {mark.index}: "
                 "a snapshot was lost",
-                advice="restore it, or remove this manager and let it join again",
+                advice=JOIN_ANEW,
             )
         self.reset(mark)  # a crash came between an installed snapshot and the log's reset
 

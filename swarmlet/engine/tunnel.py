@@ -23,6 +23,9 @@ CHUNK: Final = 65_536
 #: Largest header of an engine's answer. Container stats of an archive travel in one header.
 _HEADER_BYTES: Final = 1024 * 1024
 
+#: Seconds for an engine to answer a ping: it needs a millisecond, unless it hangs.
+_PING_SECONDS: Final = 2.0
+
 #: Seconds for an answer to a small question. ``/info`` of an engine with thousands of containers
 #: takes two or three.
 _ANSWER_SECONDS: Final = 10.0
@@ -159,8 +162,8 @@ class EngineGate:
     async def versions(self) -> EngineVersions:
         """What the engine speaks; asked once for each life of the engine that is noticed."""
         if self._versions is None:
-            answer = await self.get("/version")
-            ping = await self.get("/_ping")
+            ping = await self._ping()
+            answer = await self.ask("GET", "/version", seconds=_ANSWER_SECONDS)
             told = msgspec.json.decode(answer.body, type=_Version)
             self._versions = EngineVersions(
                 oldest=parse_version(told.MinAPIVersion),
@@ -170,8 +173,15 @@ class EngineGate:
         return self._versions
 
     async def get(self, target: str) -> EngineAnswer:
-        """GET a small answer. Raises EngineUnavailable, or EngineError for a status >= 400."""
+        """GET a small answer, from an engine that answers at all.
+
+        Raises EngineUnavailable, or EngineError for a status >= 400.
+        """
+        await self._ping()
         return await self.ask("GET", target, seconds=_ANSWER_SECONDS)
+
+    async def _ping(self) -> EngineAnswer:
+        return await self.ask("GET", "/_ping", seconds=_PING_SECONDS)
 
     async def ask(self, method: str, target: str, *, seconds: float) -> EngineAnswer:
         """Ask without a body. Raises EngineUnavailable, or EngineError for a status >= 400."""

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 import trio
 
-from swarmlet.errors import NoQuorum, SwarmletError
+from swarmlet.errors import SwarmletError, Unavailable
 from swarmlet.manager.proposer import Proposer
 from swarmlet.state.commands import AnyCommand
 
@@ -64,8 +64,8 @@ class Committer:
         while True:
             try:
                 await self._proposer.outcomes(*commands)
-            except NoQuorum:
-                log.warning("commit-delayed", reason="no quorum", commands=len(commands))
+            except Unavailable as exc:
+                log.warning("commit-delayed", reason=exc.message, commands=len(commands))
             except SwarmletError as exc:
                 await self._commit_one_by_one(commands, exc)
                 return

@@ -13,7 +13,7 @@ import trio
 
 from swarmlet.clock import WallClock
 from swarmlet.control import forwarding, roles
-from swarmlet.errors import NoQuorum
+from swarmlet.errors import Unavailable
 from swarmlet.manager import briefing, hearing
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
@@ -192,7 +192,7 @@ class Dispatcher:
         if self._replica.view.node(node_id) is None:
             try:
                 await self._barrier()
-            except NoQuorum as exc:
+            except Unavailable as exc:
                 raise ConnectionLost(exc.message) from exc
         return self._replica.view.node(node_id) is not None
 

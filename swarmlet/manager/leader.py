@@ -23,6 +23,7 @@ from swarmlet.control import (
 from swarmlet.control.decision import Decision
 from swarmlet.control.liveness import Detector, Judgement, Settings
 from swarmlet.control.nodeset import NodeSet
+from swarmlet.errors import JOIN_ANEW
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.dispatcher import Dispatcher
 from swarmlet.manager.loops import Loop, Rule
@@ -168,14 +169,11 @@ class Leader:
             self._recorded.update((change.id, told) for change in changes)
 
     def _warn_of_lost_logs(self) -> None:
-        """Say once which manager lost its log: it votes for nothing and cannot be repaired."""
-        for member in set(self._members.regressed()) - self._warned:
-            self._warned.add(member)
-            log.error(
-                "manager-lost-its-log",
-                node=member,
-                advice="demote and rm it; on it: stop swarmletd, remove its state directory, join",
-            )
+        """Say once of each loss which manager lost its log: it stops, and cannot be repaired."""
+        regressed = set(self._members.regressed())
+        for member in regressed - self._warned:
+            log.error("manager-lost-its-log", node=member, advice=JOIN_ANEW)
+        self._warned = regressed
 
     async def _ask_others(self, node_id: str) -> None:
         self._probes = {n: asked for n, asked in self._probes.items() if asked != node_id}

@@ -278,7 +278,9 @@ class Members:
         if node.status.state is NodeState.READY and not force:
             raise FailedPrecondition(
                 "rpc error: code = FailedPrecondition desc = "
-                f"node {node_id} is not down and can't be removed"
+                f"node {node_id} is not down and can't be removed",
+                advice="after leave on it, wait until swarmlet node ls shows it Down; "
+                "--force removes it as it is, and its containers stop",
             )
         await self._proposer.propose(DeleteNode(id=node_id, expect=node.version))
 

@@ -5,9 +5,10 @@ leaders and connections in between (docs/adr: Raft, exactly-once sessions).
 """
 
 import itertools
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final, NoReturn
 
+import structlog
 import trio
 
 from swarmlet.clock import Rng, WallClock
@@ -23,9 +24,11 @@ from swarmlet.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidInput,
+    LeaderSilent,
     NoQuorum,
     NotFound,
     OutOfSequence,
+    ReplicaBehind,
     SwarmletError,
 )
 from swarmlet.manager.links import Links
@@ -40,6 +43,8 @@ from swarmlet.rpc.calls import (
 )
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
+
+log = structlog.get_logger()
 
 #: Seconds after which a write or a barrier without a quorum fails.
 NO_QUORUM_AFTER: Final = 1.7
@@ -64,11 +69,14 @@ class Proposer:
         self._client = f"{member}-{rng.getrandbits(64):x}"
         self._sequence = itertools.count(1)
         self._open: dict[int, None] = {}
+        self._missed = 0  # the last entry that the local replica did not reach in time
 
     async def propose(self, *commands: AnyCommand) -> None:
         """Commit commands as one batch; returns when the local replica has them.
 
-        Raises the error of the first command that was refused (the others stand), or NoQuorum.
+        What is committed is no failure where that replica does not follow: see :meth:`behind`.
+        Raises the error of the first command that was refused (the others stand), NoQuorum, or
+        OutcomeUnknown.
         """
         for outcome in await self.outcomes(*commands):
             if outcome is not None:
@@ -79,21 +87,36 @@ class Proposer:
         data = encode(commands, self._now())
         seq = next(self._sequence)
         self._open[seq] = None
+        applied: Applied | None = None
         try:
             with trio.move_on_after(NO_QUORUM_AFTER):
                 applied = await self._commit(data, seq)
-                await self._consensus.wait_applied(applied.index)
-                return decode_outcomes(applied.value)
+                with suppress(SwarmletError):  # this member stops: the write stands all the same
+                    await self._consensus.wait_applied(applied.index)
         finally:
             del self._open[seq]
-        raise self.no_quorum()
+        if applied is None:
+            raise self._missing_quorum() or OutcomeUnknown(
+                "the leader did not answer in time: whether the change was made is not known",
+                advice="look whether it was made, and repeat it if it was not",
+            )
+        self._note_lag(applied.index)
+        return decode_outcomes(applied.value)
 
-    async def barrier(self) -> None:
-        """Bring the local replica up to now (ReadIndex). Raises NoQuorum."""
-        with trio.move_on_after(NO_QUORUM_AFTER):
-            await self._consensus.wait_applied(await self._read_index())
+    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
+        """Bring the local replica up to now (ReadIndex).
+
+        Raises NoQuorum, LeaderSilent, or ReplicaBehind.
+        """
+        index = None
+        with trio.move_on_after(within):
+            index = await self._read_index()
+            await self._consensus.wait_applied(index)
             return
-        raise self.no_quorum()
+        if index is None:
+            raise self._missing_quorum() or LeaderSilent
+        self._note_lag(index)
+        raise ReplicaBehind(applied=self._consensus.applied, known=index)
 
     def no_quorum(self) -> NoQuorum:
         """The error that says how many managers are missing."""
@@ -101,6 +124,29 @@ class Proposer:
         voters = [m for m in members if m.voter]
         reachable = sum(1 for m in voters if m.reachable)
         return NoQuorum(reachable=reachable, needed=quorum(len(voters)))
+
+    def behind(self) -> str:
+        """Why the local replica lags for long; "" when it does not."""
+        applied = self._consensus.applied
+        if applied >= self._missed:
+            return ""
+        return ReplicaBehind(applied=applied, known=self._missed).message
+
+    def _note_lag(self, index: int) -> None:
+        """The local replica had time to apply an entry: if it has not, say so once."""
+        applied = self._consensus.applied
+        if applied >= index:
+            return
+        if applied >= self._missed:
+            log.warning("replica-behind", applied=applied, known=index)
+        self._missed = max(self._missed, index)
+
+    def _missing_quorum(self) -> NoQuorum | None:
+        """Why nothing is committed, if it is for want of a leader or of managers."""
+        leadership, error = self._consensus.leadership, self.no_quorum()
+        if leadership.leader is None or (leadership.is_leader and error.reachable < error.needed):
+            return error
+        return None
 
     async def _commit(self, data: bytes, seq: int) -> Applied:
         while True:

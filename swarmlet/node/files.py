@@ -8,7 +8,7 @@
     tasks/        assignments of this node            (agent.storage, agent.networking)
     forwarding/   what the kernel had before, names   (net)
     node.json     addresses, and the managers that were last known
-    unfinished    there while the first manager of a cluster is being made
+    unfinished    there while a cluster is being entered or forgotten
 """
 
 import shutil
@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from swarmlet import durable
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 from swarmlet.rpc.messages import Peer
 from swarmlet.security.identity import IdentityFiles
 
@@ -54,13 +54,38 @@ class StateDir:
         if self._unfinished.exists():
             self.wipe()
 
+    def refuse_remains(self) -> None:
+        """Refuse to begin anew on what a member left: another would run on its log.
+
+        And a beginning that fails is swept away, which may be the only copy. Raises Damaged.
+        """
+        found = self._remains()
+        if not found:
+            return
+        first = "on another manager: swarmlet node demote and rm this node; then here: "
+        raise Damaged(
+            f"{self.root} holds what a member of a cluster left ({', '.join(found)}), "
+            f"but no whole member: {self.identity.node} is what tells who it is",
+            advice="restore what is missing from a backup; or, if there are other managers, "
+            f"{first if self.raft.name in found else ''}"
+            f"stop swarmletd, move {self.root} away, start it, and join again",
+        )
+
+    def _remains(self) -> list[str]:
+        """What is here of a member, whole or not."""
+        own = (self.identity.directory, self._node, self.raft, self.raft_key, self.tasks)
+        return [
+            path.name for path in own if path.is_file() or (path.is_dir() and any(path.iterdir()))
+        ]
+
     def begin(self) -> None:
         """What is here does not count (a cluster that is being made or forgotten)."""
         durable.save_file(self._unfinished, b"")
 
     def finish(self) -> None:
-        """The cluster stands."""
+        """The cluster stands, after a power cut too."""
         self._unfinished.unlink()
+        durable.sync_directory(self.root)
 
     def load_node(self) -> NodeFile:
         """Read ``node.json``. Raises Damaged."""
@@ -69,8 +94,8 @@ class StateDir:
         except (OSError, msgspec.DecodeError) as exc:
             raise Damaged(
                 f"{self._node} cannot be read: {exc}",
-                advice=f"restore it from a backup; or stop swarmletd, remove {self.root}, "
-                "start it, and join again",
+                advice=f"restore this one file from a backup, nothing else; or stop swarmletd, "
+                f"remove {self.root}, start it, and join again",
             ) from exc
         if node.format > FORMAT:
             raise Damaged(
@@ -92,8 +117,7 @@ class StateDir:
         if node.voted and not present:
             raise Damaged(
                 f"the Raft log of this manager is gone from {self.raft}",
-                advice="on another manager: swarmlet node demote and rm this node; "
-                f"then here: stop swarmletd, remove {self.root}, start it, and join again",
+                advice=JOIN_ANEW,
             )
 
     def wipe_raft(self) -> None:
@@ -103,10 +127,12 @@ class StateDir:
 
     def wipe(self) -> None:
         """Forget the cluster. Interrupted, it is finished at the next start (:meth:`prepare`)."""
-        self.begin()
+        if not self._unfinished.exists():
+            self.begin()
         self.wipe_raft()
         shutil.rmtree(self.identity.directory, ignore_errors=True)
         shutil.rmtree(self.tasks, ignore_errors=True)
         shutil.rmtree(self.forwarding, ignore_errors=True)
         self._node.unlink(missing_ok=True)
-        self._unfinished.unlink(missing_ok=True)
+        if not self._remains():
+            self._unfinished.unlink(missing_ok=True)

@@ -78,7 +78,16 @@ async def join(
 
 
 #: Refusals that concern the manager that was asked, not the asker.
-_WORTH_ANOTHER_TRY = frozenset({"no-quorum", "unavailable", "not-leader"})
+_WORTH_ANOTHER_TRY = frozenset(
+    {
+        "no-quorum",
+        "leader-silent",
+        "outcome-unknown",
+        "replica-behind",
+        "unavailable",
+        "not-leader",
+    }
+)
 
 
 async def _join_through(

@@ -4,6 +4,7 @@ Holds what every node has (listener, agent) and what comes and goes with the rol
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -73,6 +74,8 @@ class Membership:
         self.identity = identity
         self.file = state.load_node()
         self.manager: Manager | None = None
+        #: Set once a manager part has ended.
+        self.manager_gone = trio.Event()
         #: Set once the leader has welcomed this node.
         self.welcomed = trio.Event()
         self._engine = engine
@@ -84,7 +87,6 @@ class Membership:
         self._role_changed = trio.Event()
         self._renewing = trio.Lock()
         self._manager_scope: trio.CancelScope | None = None
-        self._manager_gone = trio.Event()
         self.networking = Networking(
             engine,
             Forwarder(state.forwarding),
@@ -162,6 +164,11 @@ class Membership:
         while manager is not None and manager.replica.view.cluster is None:  # noqa: ASYNC110 - as above
             await trio.sleep(SETTLE_CHECK)
 
+    def is_demoted(self) -> bool:
+        """Whether this node is a manager that shall be none."""
+        node = self.manager.replica.view.node(self.identity.node_id) if self.manager else None
+        return node is not None and node.spec.role is Role.WORKER
+
     async def resign(self) -> None:
         """Take this manager out of Raft, so that the others keep their quorum."""
         manager = self.manager
@@ -214,11 +221,13 @@ class Membership:
 
         Raises EngineUnavailable or EngineError.
         """
-        try:
+        if self._description is None:
             self._description = await describe(self._engine)
-        except (EngineUnavailable, EngineError):
-            if self._description is None or self._worker.engine_away() >= ENGINE_GRACE:
-                raise
+        elif not self._worker.engine_away():  # one that hangs would keep this node silent as well
+            with suppress(EngineUnavailable, EngineError):
+                self._description = await describe(self._engine)
+        if self._worker.engine_away() >= ENGINE_GRACE:
+            raise EngineUnavailable("the Docker Engine does not answer")
         return self._description
 
     async def engine_lost(self) -> None:
@@ -300,19 +309,19 @@ class Membership:
     async def _run_manager(
         self, manager: Manager, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        self._manager_gone = trio.Event()
+        self.manager_gone = trio.Event()
         with trio.CancelScope() as scope:
             self._manager_scope = scope
             try:
                 await manager.run(task_status=task_status)
             finally:
                 self.manager = self._port.manager = None
-                self._manager_gone.set()
+                self.manager_gone.set()
 
     async def _stop_manager(self) -> None:
         if self.manager is not None and self._manager_scope is not None:
             self._manager_scope.cancel()
-            await self._manager_gone.wait()
+            await self.manager_gone.wait()
             self._forget_raft()
 
     def _is_stranded(self) -> bool:

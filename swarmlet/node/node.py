@@ -1,6 +1,7 @@
 """The daemon as its API sees it: outside of any cluster, or a membership in one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,10 +20,12 @@ from swarmlet.api.backend import (
 )
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
+from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
     AlreadyInSwarm,
     InvalidInput,
+    NoQuorum,
     NotASwarmManager,
     NotSupported,
     SwarmletError,
@@ -30,9 +33,10 @@ from swarmlet.errors import (
     first_error,
 )
 from swarmlet.manager.manager import Manager
+from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.checks import NodeCheck
-from swarmlet.model.specs import NodeSpec
+from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.net import report
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
@@ -82,6 +86,7 @@ class Node:
         self._membership: Membership | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+        self._ended.set()  # until a membership begins there is none to wait for
         self._error = ""
         #: One init, join or leave at a time.
         self._changing = trio.Lock()
@@ -94,6 +99,8 @@ class Node:
         """
         self._state.prepare()
         identity = self._state.identity.load()
+        if identity is None:
+            self._state.refuse_remains()
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if identity is not None:
@@ -181,6 +188,18 @@ class Node:
             raise NotASwarmManager(_WORKER)
         return self._membership.manager
 
+    @contextmanager
+    def _managing(self) -> Iterator[Manager]:
+        """The manager part, which a demotion may end while it is asked. Raises NotASwarmManager."""
+        manager = self._manager()
+        try:
+            yield manager
+        except (OutcomeUnknown, NoQuorum) as exc:
+            membership = self._membership
+            if membership is not None and membership.identity.role is Role.WORKER:
+                raise NotASwarmManager(_WORKER) from exc
+            raise
+
     def view(self) -> View:
         """This manager's replica. Raises NotASwarmManager."""
         manager = self._manager()
@@ -191,9 +210,9 @@ class Node:
     def stale(self) -> str:
         """Why the replica may be behind, or nothing."""
         manager = self._manager()
-        if manager.member.leadership.leader is not None:
-            return ""
-        return manager.proposer.no_quorum().message
+        if manager.member.leadership.leader is None:
+            return manager.proposer.no_quorum().message
+        return manager.proposer.behind()
 
     def manager_health(self) -> dict[str, ManagerHealth]:
         """Managers by node identifier."""
@@ -209,21 +228,25 @@ class Node:
             if status.voter
         }
 
-    async def barrier(self) -> None:
-        """Bring the replica up to now. Raises NoQuorum."""
-        await self._manager().proposer.barrier()
+    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
+        """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind."""
+        with self._managing() as manager:
+            await manager.proposer.barrier(within=within)
 
     async def propose(self, *commands: AnyCommand) -> None:
-        """Commit commands; raises the first refusal or NoQuorum."""
-        await self._manager().proposer.propose(*commands)
+        """Commit commands; raises the first refusal, NoQuorum, or OutcomeUnknown."""
+        with self._managing() as manager:
+            await manager.proposer.propose(*commands)
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node."""
-        await self._manager().members.remove_node(node_id, force=force)
+        with self._managing() as manager:
+            await manager.members.remove_node(node_id, force=force)
 
     async def rotate_tokens(self, *, worker: bool, manager: bool) -> None:
         """Replace join tokens; the old ones are refused from now on."""
-        await self._manager().members.rotate_tokens(worker=worker, manager=manager)
+        with self._managing() as part:
+            await part.members.rotate_tokens(worker=worker, manager=manager)
 
     # Backend: this node's networks.
 
@@ -254,7 +277,7 @@ class Node:
         if request.force_new_cluster:
             raise NotSupported("force-new-cluster is not supported yet by swarmlet")
         async with self._changing:
-            self._refuse_member()
+            self._demand_outside()
             await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             founded = founding.found(
@@ -265,11 +288,10 @@ class Node:
                 rng=self._rng,
             )
             node_id = founded.identity.node_id
+            file = replace(file, managers=(Peer(node_id, file.advertise_addr),))
             self._state.begin()
-            self._save(
-                founded.identity, replace(file, managers=(Peer(node_id, file.advertise_addr),))
-            )
             try:
+                self._save(founded.identity, file)
                 membership = await self._start(founded.identity, founded.commands)
                 await self._reach_itself(membership)
             except BaseException:
@@ -294,18 +316,20 @@ class Node:
     async def join(self, request: JoinRequest) -> None:
         """Join a cluster. Returns when the leader has welcomed this node."""
         async with self._changing:
-            self._refuse_member()
+            self._demand_outside()
             await self._demand_engine()
             file = self._addresses(request.listen_addr, request.advertise_addr)
             await port.try_listening(*addresses.split(file.listen_addr))
-            admission = await joining.join(
-                request.remote_addrs,
-                request.token,
-                addr=file.advertise_addr,
-                availability=request.availability,
-            )
-            self._save(admission.identity, replace(file, managers=admission.managers))
+            self._state.begin()
             try:
+                admission = await joining.join(
+                    request.remote_addrs,
+                    request.token,
+                    addr=file.advertise_addr,
+                    availability=request.availability,
+                )
+                self._save(admission.identity, replace(file, managers=admission.managers))
+                self._state.finish()  # from here on others may count on this node
                 membership = await self._start(admission.identity)
             except SwarmletError:
                 self._state.wipe()  # else the next start of the daemon would try it again
@@ -326,7 +350,9 @@ class Node:
             if membership is None:
                 raise Unavailable(_NOT_IN_SWARM)
             if not force:
-                leaving.refuse_manager(membership)
+                await leaving.settle_demotion(membership)
+                if membership.manager is not None:
+                    leaving.refuse_manager(list(self.manager_health().values()))
             await leaving.leave(membership)
             await self._end()
             log.info("left-cluster")
@@ -335,9 +361,12 @@ class Node:
         """A node is of no use without its engine. Raises EngineUnavailable."""
         await self._engine.info()
 
-    def _refuse_member(self) -> None:
+    def _demand_outside(self) -> None:
+        """Whoever enters a cluster is in none. Raises AlreadyInSwarm, or Damaged (remains)."""
         if self._membership is not None:
             raise AlreadyInSwarm(_IN_SWARM)
+        self._state.prepare()
+        self._state.refuse_remains()
 
     def _addresses(self, listen: str, advertise: str) -> NodeFile:
         host, port = addresses.listen(listen or self._config.listen_addr)
@@ -352,4 +381,5 @@ class Node:
 
     async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
         """Replace a node's spec, role included, in one entry."""
-        await self._manager().members.update_node(node_id, expect, spec)
+        with self._managing() as manager:
+            await manager.members.update_node(node_id, expect, spec)

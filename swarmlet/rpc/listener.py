@@ -10,6 +10,7 @@ import trio
 
 from swarmlet.errors import InvalidInput, SwarmletError
 from swarmlet.model.specs import Role
+from swarmlet.rpc.admission import Handshakes, client_hello
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.security.ca import subject_of
 from swarmlet.security.tls import Protocol
@@ -45,11 +46,13 @@ async def serve(
     A connection that fails, in the handshake or later, concerns nobody else.
     """
     limit = trio.CapacityLimiter(MAX_CONNECTIONS)
+    handshakes = Handshakes()
 
     async def one(raw: trio.SocketStream) -> None:
         async with limit:
             try:
-                await _serve_one(raw, context(), handlers)
+                stream, host = await _shake_hands(raw, context(), handshakes)
+                await _serve_one(stream, host, handlers)
             except* SwarmletError as group:
                 log.debug("connection-ended", reason=[str(e) for e in group.exceptions])
             except* Exception:
@@ -61,14 +64,24 @@ async def serve(
     await trio.serve_listeners(one, [listener])
 
 
-async def _serve_one(
-    raw: trio.SocketStream, context: ssl.SSLContext, handlers: Mapping[Protocol, Handler]
-) -> None:
-    with stream_errors("caller"):
+async def _shake_hands(
+    raw: trio.SocketStream, context: ssl.SSLContext, handshakes: Handshakes
+) -> tuple[trio.SSLStream[trio.SocketStream], str]:
+    """Find out who calls, and from where. Raises ConnectionLost."""
+    with trio.move_on_after(HANDSHAKE_TIMEOUT) as scope, stream_errors("caller"):
         host = str(raw.socket.getpeername()[0])
-        stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
-        with trio.fail_after(HANDSHAKE_TIMEOUT):
+        await client_hello(raw.socket)
+        async with handshakes.place(host, scope):
+            stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
             await stream.do_handshake()
+        return stream, host
+    # Raised here, not from the cancellation: its traceback would hold on to the TLS state.
+    raise ConnectionLost("the caller did not finish its handshake")
+
+
+async def _serve_one(
+    stream: trio.SSLStream[trio.SocketStream], host: str, handlers: Mapping[Protocol, Handler]
+) -> None:
     handler = handlers.get(stream.selected_alpn_protocol())
     if handler is None:
         raise InvalidInput(f"{host} asked for a protocol that this node does not speak")

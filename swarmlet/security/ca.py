@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -184,6 +185,18 @@ def subject_of(cert_der: bytes) -> CertificateSubject:
 def subject_of_pem(cert_pem: str) -> CertificateSubject:
     """As :func:`subject_of`, from PEM. Raises ValueError for what is no certificate."""
     return _subject(x509.load_pem_x509_certificate(cert_pem.encode()).subject)
+
+
+def subject_of_pair(key_pem: str, cert_pem: str) -> CertificateSubject:
+    """As :func:`subject_of_pem`. Raises ValueError as well when the key is none, or another's."""
+    subject = subject_of_pem(cert_pem)
+    try:
+        key = serialization.load_pem_private_key(key_pem.encode(), None).public_key()
+    except (TypeError, UnsupportedAlgorithm) as exc:
+        raise ValueError(f"its key cannot be read: {exc}") from exc
+    if key != x509.load_pem_x509_certificate(cert_pem.encode()).public_key():
+        raise ValueError("its key is not that of its certificate")
+    return subject
 
 
 def _subject(name: x509.Name) -> CertificateSubject:

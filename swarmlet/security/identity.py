@@ -3,6 +3,8 @@
 Key and certificate are one file, replaced atomically, so that they always match.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -36,22 +38,31 @@ class IdentityFiles:
         """Read the identity; None when there is none. Raises Damaged."""
         if not self.node.exists():
             return None
-        text, authority = self.node.read_text(), self.ca.read_text()
-        key, mark, cert = text.partition("-----BEGIN CERTIFICATE-----")
-        try:
-            subject = ca.subject_of_pem(mark + cert)
-        except (ValueError, InvalidInput) as exc:
-            raise Damaged(
-                f"{self.node} cannot be read: {exc}",
-                advice="restore it from a backup; or stop swarmletd, remove its state directory, "
-                "start it, and join again",
-            ) from exc
-        return Identity(
-            subject.node_id, subject.role, subject.cluster_id, key, mark + cert, authority
-        )
+        with _readable(self.node):
+            key, mark, rest = self.node.read_text().partition("-----BEGIN CERTIFICATE-----")
+            cert = mark + rest
+            subject = ca.subject_of_pair(key, cert)
+        with _readable(self.ca):
+            authority = self.ca.read_text()
+            ca.digest(authority)
+        return Identity(subject.node_id, subject.role, subject.cluster_id, key, cert, authority)
 
     def save(self, identity: Identity) -> None:
         """Write the identity: the CA first, as it is of no use alone. Raises DiskFailed."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         durable.save_file(self.ca, identity.ca.encode())
         durable.save_file(self.node, (identity.key + identity.cert).encode())
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Map what a file raises that cannot be read, or holds something else."""
+    try:
+        yield
+    except (OSError, ValueError, InvalidInput) as exc:
+        raise Damaged(
+            f"{path} cannot be read: {exc}",
+            advice="restore this one file from a backup, nothing else; or, if there are other "
+            "managers, demote and rm this node there, stop swarmletd, remove its state directory, "
+            "start it, and join again",
+        ) from exc

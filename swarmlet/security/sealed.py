@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from swarmlet import durable
-from swarmlet.errors import Damaged
+from swarmlet.errors import JOIN_ANEW, Damaged
 
 KEY_BYTES: Final = 32
 SALT_BYTES: Final = 16
@@ -77,7 +77,7 @@ def load_or_create_key(path: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise Damaged(
             f"{path} holds {len(key)} bytes, not a key of {KEY_BYTES}",
-            advice="restore the key file, or remove this manager and let it join again",
+            advice=f"restore this one file from a backup, nothing else; or: {JOIN_ANEW}",
         )
     if path.stat().st_mode & 0o077:
         path.chmod(0o600)

@@ -363,6 +363,29 @@ def test_a_leader_whose_engine_is_gone_leads_on_and_its_tasks_run_elsewhere(
     one_in_each_slot(cluster, "web")
 
 
+def test_a_hung_engine_loses_its_tasks_and_gets_no_more_until_it_answers(cluster: Cluster) -> None:
+    """SIGSTOP of the engine alone: it keeps every connection open, and its daemon lives."""
+    cluster.create("web", "--replicas=5")
+    cluster.wait_running("web", 5)
+    before = cluster.playground.host("w1")
+    assert before.engine_pid is not None
+    os.kill(before.engine_pid, signal.SIGSTOP)
+    try:
+        cluster.create("more", "--replicas=10")  # some of it is given to the hung engine
+        cluster.wait_state("w1", "down")
+        cluster.wait_moved("web", 5, "w1")
+        cluster.wait_running("more", 10)
+        assert not cluster.places("more")["w1"]
+    finally:
+        os.kill(before.engine_pid, signal.SIGCONT)
+    cluster.wait_all_ready()
+    cluster.wait_containers("web", 5)
+    cluster.wait_containers("more", 10)
+    one_in_each_slot(cluster, "web")
+    one_in_each_slot(cluster, "more")
+    assert cluster.playground.host("w1").daemon_pid == before.daemon_pid
+
+
 def test_a_frozen_node_is_replaced_and_gives_way_when_it_thaws(cluster: Cluster) -> None:
     """SIGSTOP of the daemon alone: the node is silent, its containers run on; then it thaws."""
     cluster.create("web", "--replicas=5")

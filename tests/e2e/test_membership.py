@@ -1,11 +1,15 @@
 """Nodes come, change their role, and go: init, join, tokens, promote, demote, leave, rm."""
 
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from swarmlet.client import Json
+from swarmlet.errors import JOIN_ANEW, SwarmletError
 from swarmlet.playground.images import BUSYBOX
 from swarmlet.playground.playground import Wish
 
@@ -245,6 +249,35 @@ def test_a_demoted_leader_hands_over(cluster: Cluster) -> None:
     eventually(lambda: len(cluster.nodes(leader)) == 5, "it answers")
 
 
+def test_the_leader_is_removed_as_the_readme_says(cluster: Cluster) -> None:
+    """Demote, leave, rm: each as soon as the one before has returned."""
+    leader = cluster.leader()
+    other = cluster.other_managers(leader)[0]
+    cluster.swarmlet(leader, "node", "demote", leader)
+    cluster.swarmlet(leader, "leave")
+    cluster.wait_state(leader, "down", at=other)
+    cluster.swarmlet(other, "node", "rm", leader)
+    assert leader not in cluster.nodes(other)
+    if leader == "m1":
+        join(cluster, "m1", "manager", via=other)  # the fixture asks m1
+
+
+def test_a_manager_without_its_identity_does_not_start_and_loses_nothing(cluster: Cluster) -> None:
+    """With its file back it is the manager that it was."""
+    playground = cluster.playground
+    pem = playground.site.spot("m3").state_dir / "identity" / "node.pem"
+    kept = pem.read_bytes()
+    playground.stop_daemon("m3")
+    pem.unlink()
+    with pytest.raises(SwarmletError) as caught:
+        playground.start_daemon("m3")
+    assert "node.pem" in str(getattr(caught.value, "why", caught.value))
+    pem.write_bytes(kept)
+    playground.start_daemon("m3")
+    cluster.wait_all_ready()
+    assert cluster.voters() == {"m1", "m2", "m3"}
+
+
 def test_the_last_manager_cannot_be_demoted(cluster: Cluster) -> None:
     cluster.docker("m1", "node", "demote", "m2", "m3")
     cluster.wait_voters("m1")
@@ -301,6 +334,43 @@ def test_a_dead_manager_is_demoted_removed_and_told_so_when_it_boots(cluster: Cl
     eventually(lambda: not cluster.containers_on("m3", running=False), "m3 stopped its tasks")
     assert len(cluster.containers("web")) == 5
     cluster.remove("web")
+
+
+def test_a_manager_on_an_old_copy_of_its_directory_stops_until_it_joins_anew(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A backup is no way back: the others count on what was acknowledged after it was made."""
+    leader = cluster.wait_leader()
+    old = next(host for host in ("m3", "m2") if host != leader)
+    directory = cluster.playground.site.spot(old).state_dir
+    cluster.playground.stop_daemon(old)
+    shutil.copytree(directory, tmp_path / "backup")
+    cluster.playground.start_daemon(old)
+    cluster.wait_all_ready(at=leader)
+    cluster.create("later", "--replicas=0", host=leader)
+    assert "later" in cluster.docker(old, "service", "ls").stdout
+    cluster.create("latest", "--replicas=0", host=old)
+    cluster.playground.stop_daemon(old)
+    shutil.rmtree(directory)
+    shutil.copytree(tmp_path / "backup", directory)
+    with suppress(SwarmletError):  # it may stop before it was seen to start
+        cluster.playground.start_daemon(old)
+    eventually(lambda: cluster.playground.host(old).daemon_pid is None, f"{old} stops")
+    assert JOIN_ANEW in cluster.log(old)
+    eventually(lambda: "manager-lost-its-log" in cluster.log(leader), "the leader knows")
+    cluster.wait_state(old, "down", at=leader)
+    assert cluster.create("meanwhile", "--replicas=0", host=leader)
+
+    cluster.swarmlet(leader, "node", "demote", old)
+    cluster.swarmlet(leader, "node", "rm", old)
+    shutil.rmtree(directory)
+    cluster.playground.start_daemon(old)
+    join(cluster, old, "manager", via=leader)
+    cluster.wait_voters("m1", "m2", "m3", at=old)
+    cluster.wait_all_ready(at=old)
+    services = cluster.docker(old, "service", "ls", "--format={{.Name}}").stdout.split()
+    assert sorted(services) == ["later", "latest", "meanwhile"]
+    cluster.remove_all()
 
 
 def test_roles_that_changed_while_a_node_was_off_are_taken_at_its_boot(cluster: Cluster) -> None:

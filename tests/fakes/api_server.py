@@ -88,9 +88,10 @@ def serve(api: FakeApi, path: Path) -> Iterator[FakeApi]:
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data)
+            if self.command != "HEAD":
+                self.wfile.write(data)
 
-        do_GET = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server looks for
+        do_GET = do_HEAD = do_POST = do_DELETE = _serve  # noqa: N815 - the names that http.server looks for
 
         def address_string(self) -> str:
             return "unix"

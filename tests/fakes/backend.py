@@ -184,7 +184,8 @@ class FakeBackend:
     def stale(self) -> str:
         return self.behind
 
-    async def barrier(self) -> None:
+    async def barrier(self, *, within: float = 2.0) -> None:
+        del within
         self.barriers += 1
         self._need_quorum()
 

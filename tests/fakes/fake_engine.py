@@ -243,7 +243,8 @@ class FakeEngine:
                 container = self._find(body["Container"])
                 self._plug(container, name, body["EndpointConfig"])
             case "DELETE", _, _:
-                del self.networks[name]
+                if self.networks.pop(name, None) is None:
+                    raise Refusal(404, f"network {name} not found")
             case _:
                 raise Refusal(400, f"{method} {path}")
         return None

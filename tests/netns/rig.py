@@ -9,8 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,10 +30,10 @@ from swarmlet.model.forwarding import (
 )
 from swarmlet.net.numbers import bridge_name
 
+from tests.netns.driven import PATIENCE, Driven
+
 T = TypeVar("T")
 
-ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWNET = 0x40000000
 
@@ -236,16 +234,15 @@ class Container:
         self.space.delete()
 
 
-class Host:
+class Host(Driven):
     """A node: its namespace, with rules like an engine's, and its forwarder."""
 
     def __init__(self, lan: "Lan", number: int) -> None:
         self.number = number
         self.address = f"10.88.0.{number}"
         self.space = lan.plug(self.address)
+        super().__init__(self.space.path)
         self.bridges: set[str] = set()
-        self.directory = Path(tempfile.mkdtemp(prefix="swl-netns-"))
-        self.process: subprocess.Popen[str] | None = None
         self.space.run(
             "iptables-restore",
             "-n",
@@ -254,31 +251,6 @@ class Host:
         )
         self.space.sysctl("net/ipv4/conf/all/rp_filter", "1")
         self.start()
-
-    def start(self) -> None:
-        words = [sys.executable, "-m", "tests.netns.driver", str(self.directory)]
-        with (self.directory / "log").open("a") as log:
-            self.process = subprocess.Popen(
-                ["nsenter", f"--net={self.space.path}", *words],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                cwd=ROOT,
-            )
-
-    def order(self, name: str, value: Any = None) -> Any:
-        assert self.process
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(msgspec.json.encode({name: value}).decode() + "\n")
-        self.process.stdin.flush()
-        answer = msgspec.json.decode(self.process.stdout.readline())
-        assert "error" not in answer, (answer, self.log())
-        return answer["result"]
-
-    def log(self) -> str:
-        return (self.directory / "log").read_text()
 
     def give(self, tables: Tables) -> None:
         self.order("tables", msgspec.to_builtins(replace(tables, me=self.number)))
@@ -302,29 +274,6 @@ class Host:
         )
         self.order("adopt", network)
         self.bridges.add(network.id)
-
-    def stop(self) -> None:
-        if self.process and self.process.stdin and self.process.stdout:
-            self.process.stdin.close()
-            self.process.wait(PATIENCE)
-            self.process.stdout.close()
-            self.process = None
-
-    def kill(self) -> None:
-        assert self.process
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.kill()
-        self.process.wait(PATIENCE)
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process = None
-
-    def delete(self) -> None:
-        if self.process:
-            self.process.kill()
-            self.kill()
-        shutil.rmtree(self.directory)
 
 
 class Lan:

@@ -184,10 +184,11 @@ def snapshot(space: Namespace) -> list[str]:
     parts = [
         space.run("nft", "list", "ruleset"),
         space.run("iptables", "-S"),
-        space.run("ip", "-o", "addr"),
+        space.run("ip", "-o", "-4", "addr"),
+        " ".join(line.split()[1] for line in space.run("ip", "-o", "link").splitlines()),
         space.run("ip", "rule"),
-        space.run("ip", "route", "show", "table", "all"),
-        space.run("ip", "neigh", "show", "nud", "permanent"),
+        space.run("ip", "-4", "route", "show", "table", "all"),
+        space.run("ip", "-4", "neigh", "show", "nud", "permanent"),
         space.run("sysctl", "-a", "-r", r"^net\.ipv4\.(ip_forward|conf\.(all|default)\.)"),
     ]
     # Handles, counters and life times are no state.

@@ -169,10 +169,16 @@ class Update(World):
     # what comes out
 
     def outcome(self) -> tuple[UpdateState, str, list[tuple[SlotKey, str]]]:
-        """How it ended, without the identifiers of tasks."""
+        """How it ended, without the identifiers of tasks.
+
+        Where several slots are replaced at a time, how far a pause lets the update get depends on
+        which of them is heard of first: that is no question of leaders either.
+        """
         status = self.found().update_status
         assert status is not None
         ends = sorted((t.slot_key, t.spec.container.image) for t in self.wanted())
+        if status.state is UpdateState.PAUSED and self.story.config.parallelism != 1:
+            ends = [(key, image) for key, image in ends if key in self.slots[:1]]
         return status.state, self.found().spec.task_template.container.image, ends
 
 

@@ -137,6 +137,7 @@ ABLATIONS: Final[dict[str, tuple[object, str, object]]] = {
     "durable-vote": (Wal, "setCurrentTerm", _forget_vote),
     "boot-lease": (RaftCore, "_prepare", _boot_deaf),
     "snapshot-before-log": (RaftCore, "round", _log_before_snapshot),
+    "loss-noticed": (syncobj_replicator, "has_lost", _no),
 }
 
 

@@ -215,6 +215,7 @@ class Sim:
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self._doomed: set[str] = set()
+        self._anew: set[str] = set()
 
     # -- events
 
@@ -252,7 +253,7 @@ class Sim:
         disk.operations_left = None
         core = self.core_type(
             i,
-            bootstrap=self.founders if i in self.founders else None,
+            bootstrap=self.founders if i in self.founders and i not in self._anew else None,
             disk=disk,
             key=KEY,
             machine=registers,
@@ -503,10 +504,20 @@ class Sim:
         if one in members and len(members) > 3 and one != core.me:
             self._submit_change(leader, members - {one})
         elif one not in members:
-            if one not in self.nodes:
+            settled = core.configuration.index <= core.commit and core.lease_holds(self.now)
+            if settled and one not in core.learner_ids() and self.rng.random() < 0.5:
+                self._begin_anew(one)  # as a node does that was demoted
+            elif one not in self.nodes:
                 self.start(one)
             core.add_learner(one)
             self.at(0.1, self._promote, core.me, leader.generation, one, 0)
+
+    def _begin_anew(self, i: str) -> None:
+        self.crash(i)
+        self._disks[i].files.clear()
+        self._anew.add(i)
+        self.start(i)
+        self.stats["begun anew"] += 1
 
     def _promote(self, i: str, generation: int, learner: str, tries: int) -> None:
         node = self.node(i, generation)
@@ -595,6 +606,8 @@ class Sim:
         leader = self.leader()
         if leader is None:
             raise ViolationError("no leader after the faults ended")
+        if found := [i for n in self.nodes.values() for i in n.core.regressed_ids()]:
+            raise ViolationError(f"{found} are said to have lost what they acknowledged")
         for i in leader.core.configuration.members:
             node = self.nodes.get(i)
             if node is not None and node.core.applied_index < leader.core.applied_index - 20:

@@ -4,18 +4,13 @@ import pytest
 from swarmlet.errors import Damaged
 
 from tests.sim.ablations import ABLATIONS, ablated
-from tests.sim.cured import DIRECTED, FOUND_BY_SEEDS, follower_that_lost_its_disk
+from tests.sim.cured import DIRECTED, FOUND_BY_SEEDS
 from tests.sim.raft import Sim, ViolationError
 
 
 def test_every_ablation_is_found_somehow() -> None:
     """No cure is without a test that misses it."""
     assert set(ABLATIONS) == set(DIRECTED) | set(FOUND_BY_SEEDS)
-
-
-def test_a_follower_that_lost_what_it_acknowledged_is_reported() -> None:
-    """It is not fed again as if nothing had happened; the leader names it."""
-    assert follower_that_lost_its_disk() == (False, ["b"])
 
 
 @pytest.mark.parametrize("name", DIRECTED)

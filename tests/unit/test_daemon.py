@@ -1,5 +1,6 @@
 """What the daemon asks of the machine around it, none of which may stop it."""
 
+import resource
 import subprocess
 from pathlib import Path
 from unittest import mock
@@ -38,6 +39,28 @@ def test_nobody_listening_to_signs_of_life_is_no_failure(
 ) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     daemon.notify("READY=1")
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised"),
+    [
+        ((1024, 524_288), (65_536, 524_288)),
+        ((1024, 4096), (4096, 4096)),
+        ((1024, resource.RLIM_INFINITY), (65_536, resource.RLIM_INFINITY)),
+        ((100_000, 524_288), None),
+    ],
+)
+def test_the_daemon_takes_the_descriptors_that_it_may_have(
+    limits: tuple[int, int], raised: tuple[int, int] | None
+) -> None:
+    """The usual soft limit is for programs that use select(2)."""
+    with (
+        mock.patch.object(resource, "getrlimit", return_value=limits),
+        mock.patch.object(resource, "setrlimit") as setrlimit,
+    ):
+        assert daemon.raise_descriptors() == (raised or limits)[0]
+    calls = [mock.call(resource.RLIMIT_NOFILE, raised)] if raised else []
+    assert setrlimit.call_args_list == calls
 
 
 def test_settings_that_are_not_the_default_are_logged_with_their_source(tmp_path: Path) -> None:

@@ -29,6 +29,21 @@ def test_a_leftover_does_not_lend_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == durable.OWNER_ONLY
 
 
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "free space on that disk; then"),
+        (errno.EDQUOT, "free space"),
+        (errno.EROFS, "check the disk"),
+    ],
+)
+def test_a_disk_that_fails_comes_with_a_way_out(tmp_path: Path, code: int, advice: str) -> None:
+    failing = mock.patch.object(os, "open", side_effect=OSError(code, os.strerror(code)))
+    with failing, pytest.raises(DiskFailed) as caught:
+        durable.save_file(tmp_path / "file", b"new")
+    assert advice in caught.value.advice
+
+
 def test_a_failed_sync_leaves_the_old_file_and_names_it(tmp_path: Path) -> None:
     path = tmp_path / "file"
     durable.save_file(path, b"old")

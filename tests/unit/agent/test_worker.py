@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import trio
+from swarmlet.agent import pulse
 from swarmlet.engine.client import Engine
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import HealthConfig
@@ -123,6 +124,46 @@ async def test_a_cut_stream_misses_nothing(rig: Rig, fake: FakeEngine) -> None:
     assert status.err == "task: non-zero exit (3)"
     fake.end(rig.container_id(two), 0)
     await rig.until(two, TaskState.COMPLETE)
+
+
+@pytest.fixture
+def quick_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulse, "PROBE_EVERY", 0.02)
+    monkeypatch.setattr(pulse, "PROBE_AGAIN", 0.02)
+    monkeypatch.setattr(pulse, "PROBE_TIMEOUT", 2.0)
+
+
+async def test_an_engine_that_hangs_is_away_until_it_answers(
+    quick_probes: None, rig: Rig, fake: FakeEngine
+) -> None:
+    """It takes connections, keeps the stream of events open, and says nothing."""
+    one, two = task(), task()
+    rig.assign(one)
+    await rig.until(one, TaskState.RUNNING)
+    await eventually(lambda: not rig.worker.engine_away())
+    thaw = trio.Event()
+    with fake.fault("", thaw.wait):
+        await eventually(lambda: rig.worker.engine_away() > 1)
+        fake.end(rig.container_id(one), 3, silent=True)
+        rig.assign(two)
+    thaw.set()
+    await rig.until(one, TaskState.FAILED)  # what it did not tell is looked up
+    await rig.until(two, TaskState.RUNNING)
+    await eventually(lambda: not rig.worker.engine_away())
+
+
+async def test_an_engine_that_answers_slowly_keeps_its_stream(
+    quick_probes: None, rig: Rig, fake: FakeEngine
+) -> None:
+    """A machine that is short of processors is no reason to look at everything again."""
+    one = task()
+    rig.assign(one)
+    await rig.until(one, TaskState.RUNNING)
+    looks, pings = fake.count("GET /containers/json"), fake.count("GET /_ping")
+    with fake.fault("", slow):
+        await eventually(lambda: fake.count("GET /_ping") > pings + 5)
+    assert fake.count("GET /containers/json") == looks
+    assert not rig.worker.engine_away()
 
 
 async def test_a_slow_inspect_of_one_task_delays_no_other(rig: Rig, fake: FakeEngine) -> None:

@@ -239,6 +239,29 @@ async def test_too_many_connections_are_told_so() -> None:
     assert server.statistics().refused == 1
 
 
+async def test_many_refusals_are_few_lines_of_the_log(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Whoever floods the socket must not flood the log as well; the count tells how many."""
+    server = Server(echo, limits=Limits(connections=0))
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(100):
+            await exchange_bytes(server, b"")
+        await trio.sleep(60)
+        await exchange_bytes(server, b"")
+    assert [entry["refused"] for entry in logs] == [1, 101]
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"), [(64, 64), (1024, 256), (20_000, 4096), (1 << 30, 4096)]
+)
+def test_connections_are_as_many_as_the_process_can_hold(
+    descriptors: int, connections: int
+) -> None:
+    """A proxied one takes two descriptors; half of them are for Raft, agents and the engine."""
+    assert Limits.within(descriptors).connections == connections
+
+
 async def test_a_long_unread_body_ends_the_connection_a_short_one_does_not() -> None:
     async def ignore(exchange: Exchange) -> None:
         await exchange.respond(200, [])

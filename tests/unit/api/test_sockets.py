@@ -1,5 +1,6 @@
 """The socket that the daemon listens on."""
 
+import contextlib
 import socket
 import stat
 from pathlib import Path
@@ -48,3 +49,15 @@ async def test_serving_ends_with_the_socket_gone(tmp_path: Path) -> None:
             assert (await client.receive_some(1000)).startswith(b"HTTP/1.1 200")
         nursery.cancel_scope.cancel()
     assert not path.exists()
+
+
+async def test_hundreds_may_connect_at_once(tmp_path: Path) -> None:
+    """A client that does not block is not told "try again" before anybody could accept it."""
+    path = tmp_path / "api.sock"
+    listener = open_unix_listener(path)
+    with contextlib.ExitStack() as stack:
+        for _ in range(500):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            client.setblocking(False)
+            client.connect(str(path))
+    await listener.aclose()

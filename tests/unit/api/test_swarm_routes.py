@@ -5,11 +5,12 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-import trio
 from msgspec.structs import replace
 from swarmlet.api import wording
 from swarmlet.api.backend import LocalState
+from swarmlet.api.freshness import READ_PATIENCE
 from swarmlet.api.server import Api
+from swarmlet.errors import LeaderSilent, ReplicaBehind, SwarmletError
 from swarmlet.model.objects import NodeState, NodeStatus, Service, TaskState, UpdateState
 from swarmlet.model.specs import Availability, Role
 from swarmlet.state.commands import ChangeNodes, NodeChange, SetUpdateStatus
@@ -578,19 +579,29 @@ async def test_a_read_waits_for_writes_made_elsewhere(
 
 
 @pytest.mark.parametrize("path", ["/services", "/services/web", "/tasks", "/nodes", "/swarm"])
-async def test_a_read_does_not_wait_long_for_a_leader_that_is_silent(
+@pytest.mark.parametrize("why", [LeaderSilent(), ReplicaBehind(applied=3, known=5)])
+async def test_a_read_does_not_wait_long_for_a_leader_or_a_replica(
     api: Api,
     backend: FakeBackend,
     path: str,
+    why: SwarmletError,
     monkeypatch: pytest.MonkeyPatch,
-    autojump_clock: object,
 ) -> None:
-    """A leader that died a moment ago is not missed yet: what is known is told, and marked."""
+    """What is known is told, and marked with the reason; a write begins with no such look."""
     await create(api)
-    monkeypatch.setattr(backend, "barrier", trio.sleep_forever)
+    waits: list[float] = []
+
+    async def barrier(*, within: float = 2.0) -> None:
+        waits.append(within)
+        raise why
+
+    monkeypatch.setattr(backend, "barrier", barrier)
     reply = await ask(api, "GET", path)
     assert reply.status == 200
-    assert "the leader does not answer" in reply.headers["swarmlet-stale"]
+    assert reply.headers["swarmlet-stale"] == why.message
+    reply = await ask(api, "DELETE", "/services/web")
+    assert (reply.status, reply.message) == (503, why.message)
+    assert waits == [READ_PATIENCE, 2.0]
 
 
 async def test_a_quorum_that_goes_during_a_read_leaves_a_marked_answer(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from swarmlet.api.backend import LocalState
 from swarmlet.api.server import Api
 from swarmlet.errors import Unavailable
@@ -15,7 +16,9 @@ from tests.unit.api.http_client import ask
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_ping_carries_what_clients_negotiate_with(api: Api, method: str) -> None:
+async def test_ping_carries_what_clients_negotiate_with(
+    api: Api, backend: FakeBackend, method: str
+) -> None:
     reply = await ask(api, method, "/_ping")
     assert reply.status == 200
     assert reply.body == (b"OK" if method == "GET" else b"")
@@ -28,6 +31,7 @@ async def test_ping_carries_what_clients_negotiate_with(api: Api, method: str) -
         "cache-control": "no-cache, no-store, must-revalidate",
         "pragma": "no-cache",
         "swarm": "active/manager",
+        "swarmlet-node": backend.local().node_id,
         "builder-version": "2",
         "content-length": "2" if method == "GET" else "0",
     }
@@ -114,6 +118,45 @@ async def test_our_part_answers_without_an_engine(tmp_path: Path) -> None:
     assert "Docker Engine" in info.json["Warnings"][0]
 
 
+async def test_every_answer_of_ours_says_which_node_gives_it(
+    api: Api, backend: FakeBackend
+) -> None:
+    """Without asking the engine, and not at all outside of a cluster."""
+    for path in ("/nodes", "/nodes/nope", "/_ping"):
+        headers = (await ask(api, "GET", path)).headers
+        assert headers["swarmlet-node"] == backend.local().node_id
+    backend.become(LocalState(state="inactive"))
+    assert "swarmlet-node" not in (await ask(api, "GET", "/nodes")).headers
+
+
+@pytest.mark.parametrize("path", ["/_ping", "/version", "/info"])
+async def test_an_engine_that_hangs_is_given_up_soon(
+    api: Api, engine: FakeEngine, path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It takes connections and says nothing, not even to a ping; a slow one answers pings."""
+
+    async def hang(_: Visit) -> None:
+        await trio.sleep_forever()
+
+    engine.scripts = dict.fromkeys(("/_ping", "/version", "/info"), hang)
+    began = trio.current_time()
+    assert (await ask(api, "GET", path)).status == 200
+    assert trio.current_time() - began < 3
+
+
+async def test_an_engine_with_much_to_tell_is_waited_for(
+    api: Api, engine: FakeEngine, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def slow(visit: Visit) -> None:
+        await trio.sleep(8)
+        await visit.answer(200, b'{"Containers": 5000}')
+
+    engine.scripts["/info"] = slow
+    body = (await ask(api, "GET", "/info")).json
+    assert isinstance(body, dict)
+    assert body["Containers"] == 5000
+
+
 async def test_an_engine_that_fails_is_quoted_with_its_status(api: Api, engine: FakeEngine) -> None:
     async def fail(visit: Visit) -> None:
         await visit.answer(500, b'{"message":"disk on fire"}')
@@ -160,7 +203,7 @@ async def test_lists_of_what_is_not_there_yet_are_empty(api: Api, path: str) -> 
 async def test_an_error_that_a_nursery_wrapped_is_told_like_any_other(
     api: Api, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def barrier() -> None:
+    async def barrier(**_: float) -> None:
         async with trio.open_nursery():
             raise Unavailable("not now")
 

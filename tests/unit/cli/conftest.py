@@ -64,6 +64,8 @@ def api(tmp_path: Path) -> Iterator[FakeApi]:
     fake = FakeApi()
     fake.on("GET /nodes", [swarm.node("mgr-1", leader=True), swarm.node("wrk-1")])
     fake.on("GET /info", swarm.info("mgr-1"))
+    fake.on("HEAD /_ping", None)
+    fake.headers["Swarmlet-Node"] = swarm.node("mgr-1")["ID"]
     fake.on("GET /services", [])
     fake.on("GET /tasks", [])
     network = swarm.network("shop_default")

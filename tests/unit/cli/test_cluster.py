@@ -65,8 +65,25 @@ def test_join_adds_the_port(cli: Cli, api: FakeApi, given: str, sent: str) -> No
     assert api.sent("POST /swarm/join")[0].body["RemoteAddrs"] == [sent]
 
 
-def test_a_manager_does_not_leave_without_force(cli: Cli, api: FakeApi) -> None:
-    assert cli("leave").status == 7
+def test_what_a_manager_that_leaves_does_to_its_cluster_is_for_the_daemon_to_say(
+    cli: Cli, api: FakeApi
+) -> None:
+    """It knows whether this is the last one, which nobody can demote."""
+    api.refuse(
+        "POST /swarm/leave",
+        503,
+        "Removing the last manager erases all current state of the swarm.",
+        code="unavailable",
+        advice="add a manager",
+    )
+    result = cli("leave")
+    assert result.status == 6
+    assert "erases all current state" in result.err
+    assert "fix:  add a manager" in result.err
+    assert api.sent("POST /swarm/leave")[0].query == {"force": "0"}
+
+
+def test_a_manager_leaves_by_force_after_a_yes(cli: Cli, api: FakeApi) -> None:
     assert cli("leave", "--force").status == 7
     assert not api.sent("POST /swarm/leave")
     result = cli("leave", "--force", "--yes")
@@ -192,6 +209,17 @@ def test_drain_can_wait_until_the_node_is_empty(cli: Cli, api: FakeApi) -> None:
         "wrk-1: 1 task still there",
     ]
     assert result.out == "Node wrk-1 is empty.\n"
+
+
+@pytest.mark.parametrize(
+    "args", [["node", "ls"], ["node", "ps"], ["node", "inspect", "self"], ["join-token", "worker"]]
+)
+def test_which_node_answers_is_not_asked_of_its_engine(
+    cli: Cli, api: FakeApi, args: list[str]
+) -> None:
+    """``/info`` waits for the engine, which may hang: just then people want to see the nodes."""
+    assert cli(*args).status == 0
+    assert not api.sent("GET /info")
 
 
 def test_node_ps_asks_for_this_node(cli: Cli, api: FakeApi) -> None:

@@ -1,9 +1,11 @@
 """What a newcomer can provoke: each failure is a few lines, a way out and its own exit status."""
 
+import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner
@@ -229,3 +231,43 @@ def test_colour_is_off_when_the_user_says_so(name: str) -> None:
         patch.setenv(name, "dumb")
         assert not wants_color("auto", terminal=True)
         assert wants_color("always", terminal=False)
+
+
+@pytest.mark.parametrize(
+    "args", [("--version",), ("version",), ("completion", "bash"), ("--help",)]
+)
+def test_output_that_cannot_be_written_is_no_defect_of_ours(
+    tmp_path: Path, args: tuple[str, ...]
+) -> None:
+    """A full disk under ``> file``: one plain error, and no crash log on what may be that disk."""
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "swarmlet", "-H", f"unix://{tmp_path}/none", *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            text=True,
+            check=False,
+        )
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines() == [
+        "error: the output cannot be written: No space left on device",
+        "  why:  the command itself may have been carried out",
+        "  fix:  make room where its output goes, and look before you repeat it",
+        "  code: failed   exit status 1",
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_crash_that_cannot_be_logged_is_told_all_the_same(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def boom(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("swarmlet.client.Client.get", boom)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", mock.Mock(side_effect=OSError(28, "full")))
+    result = cli("service", "ls")
+    assert result.status == 1
+    assert "swarmlet itself failed: ZeroDivisionError" in result.err
+    assert "--debug" in result.err

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest import mock
@@ -16,7 +17,14 @@ from swarmlet.consensus.messages import FrameReader, Ping, Pong, encode_frame
 from swarmlet.consensus.peers import SILENCE
 from swarmlet.consensus.port import Consensus, NotLeader, OutcomeUnknown, ProposalId
 from swarmlet.consensus.settings import LAN, RaftSettings
-from swarmlet.errors import Damaged, DiskFailed, FailedPrecondition, InvalidInput, SwarmletError
+from swarmlet.errors import (
+    JOIN_ANEW,
+    Damaged,
+    DiskFailed,
+    FailedPrecondition,
+    InvalidInput,
+    SwarmletError,
+)
 from trio.testing import MockClock
 
 from tests.unit.consensus.cluster import Cluster, running
@@ -129,6 +137,30 @@ async def test_only_the_member_that_cannot_read_stops(
     assert (await leader.propose(b"next")).value == b"2"
 
 
+async def test_a_member_on_an_older_copy_of_its_files_stops(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """It says why and what to do, its leader knows, and the others go on."""
+    leader = await three.leader()
+    name, _ = await follower(three)
+    await leader.propose(b"old")
+    await three.stop(name)
+    shutil.copytree(three.directory / name, three.directory / "copy")
+    member = await three.start(name, None)
+    await member.wait_applied((await leader.propose(b"second")).index)
+    await eventually(lambda: not leader._core.lag(name), what="all is acknowledged")
+    await three.stop(name)
+    shutil.rmtree(three.directory / name)
+    (three.directory / "copy").rename(three.directory / name)
+    older = three.make(name, None)
+    with pytest.raises(Damaged, match="acknowledged") as caught, trio.fail_after(60):
+        await older.run()
+    assert caught.value.advice == JOIN_ANEW
+    assert leader.regressed_members() == [name]
+    assert b"second" not in three.journals[name].items
+    assert (await leader.propose(b"next")).value == b"3"
+
+
 async def test_an_entry_of_a_later_format_stops_the_member(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
@@ -216,6 +248,22 @@ async def test_a_removed_member_is_told(three: Cluster, autojump_clock: MockCloc
     term = leader.leadership.term
     await trio.sleep(10)
     assert leader.leadership.term == term
+
+
+async def test_a_member_that_was_let_in_again_takes_over(
+    three: Cluster, autojump_clock: MockClock
+) -> None:
+    """The log that it learns tells of its removal too: that was another life, with another disk."""
+    leader = await three.leader()
+    await three.start("d", None)
+    await leader.add_member("d")
+    await leader.remove_member("d")
+    await three.stop("d")
+    shutil.rmtree(three.directory / "d")
+    member = await three.start("d", None)
+    await leader.add_member("d")
+    await leader.transfer_leadership("d")
+    assert (await three.leader()) is member
 
 
 async def test_a_leader_that_removes_itself_hands_over(

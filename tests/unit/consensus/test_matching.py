@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 from swarmlet.consensus.entries import Entry
-from swarmlet.consensus.matching import fit
+from swarmlet.consensus.matching import fit, has_lost
 from swarmlet.consensus.messages import Append
 from swarmlet.consensus.wal import Mark, Wal
 
@@ -91,3 +91,29 @@ def test_a_late_append_changes_nothing(shared: list[int], data: st.DataObject) -
     part = entries(follower, prev + 1, stop)
     take(follower, Append(1, 0, prev, follower.at(prev)[2], part, 0.0), 1)
     assert follower[:] == before
+
+
+def says(prev: int, prev_term: int, *, acked: int, term: int = 6) -> Append:
+    """A heartbeat."""
+    return Append(term, 0, prev, prev_term, [], 0.0, acked)
+
+
+def test_entries_that_were_never_acknowledged_are_not_missed() -> None:
+    """A follower may be behind, and differ in what it has beyond its acknowledgements."""
+    mine = log([1, 1, 3])
+    assert not has_lost(mine, 5, says(9, 6, acked=0))  # a new leader knows nothing yet
+    assert not has_lost(mine, 6, says(9, 6, acked=3))
+    assert not has_lost(mine, 6, says(4, 6, acked=3))
+    assert not has_lost(mine, 6, says(3, 1, acked=3))
+    assert not has_lost(mine, 6, says(4, 3, acked=4))
+
+
+def test_acknowledged_entries_that_are_missing_or_others_are_missed() -> None:
+    mine = log([1, 1, 3])
+    assert has_lost(mine, 6, says(9, 6, acked=5))
+    assert has_lost(mine, 6, says(4, 6, acked=4))
+
+
+def test_a_term_in_which_something_was_acknowledged_is_missed() -> None:
+    """The log may be whole: what was voted in that term is forgotten all the same."""
+    assert has_lost(log([1, 1, 3]), 5, says(4, 3, acked=4))

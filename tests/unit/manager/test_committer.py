@@ -1,6 +1,8 @@
 """Group commit."""
 
+import pytest
 import trio
+from swarmlet.consensus.port import Applied, ProposalId
 from swarmlet.manager.committer import MAX_BATCH, Committer
 from swarmlet.model.objects import TaskState, TaskStatus
 from swarmlet.state.commands import DeleteTasks, ReportTasks, TaskReport
@@ -36,6 +38,27 @@ async def test_no_proposal_outgrows_its_limit(
     for event in events:
         await event.wait()
     assert rig.consensus.applied == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_commit_whose_outcome_is_not_known_is_not_dropped(
+    autojump_clock: object, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A leader with a slow disk has a quorum, and nothing commits in time."""
+    rig = Rig()
+    committer = Committer(rig.proposer)
+    propose, slow = rig.consensus.propose, [trio.sleep_forever] * 2
+
+    async def at_last(command: bytes, *, ident: ProposalId | None = None) -> Applied:
+        if slow:
+            await slow.pop()()
+        return await propose(command, ident=ident)
+
+    monkeypatch.setattr(rig.consensus, "propose", at_last)
+    done = committer.submit(DeleteTasks(ids=("a",)))
+    nursery.start_soon(committer.run)
+    await done.wait()
+    assert rig.consensus.applied == 1
     nursery.cancel_scope.cancel()
 
 

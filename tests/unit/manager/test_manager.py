@@ -3,6 +3,7 @@
 from random import Random
 
 import pytest
+import structlog
 import trio
 from swarmlet.clock import SECOND
 from swarmlet.consensus.memory import MemoryConsensus
@@ -24,6 +25,10 @@ class Member(MemoryConsensus):
     def __init__(self, replica: Replica) -> None:
         super().__init__("m1", replica)
         self.talking: list[str] = []
+        self.regressed: list[str] = []
+
+    def regressed_members(self) -> list[str]:
+        return list(self.regressed)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -147,3 +152,19 @@ async def test_lost_leader_gets_no_more_time_than_a_lost_worker(autojump_clock: 
         assert states["m2"] is NodeState.DOWN
         assert states["w1"] is not NodeState.DOWN
         nursery.cancel_scope.cancel()
+
+
+async def test_each_loss_of_a_managers_log_is_told_once(autojump_clock: object) -> None:
+    """The second as well: the operator who mended the first must hear of it."""
+    rig = ManagerRig()
+    await rig.found()
+    told = []
+    with structlog.testing.capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(rig.manager.run)
+            for regressed in (["m2"], ["m2"], [], ["m2"]):
+                rig.member.regressed = regressed
+                await trio.sleep(10)
+                told.append(sum(line["event"] == "manager-lost-its-log" for line in logs))
+            nursery.cancel_scope.cancel()
+    assert told == [1, 1, 1, 2]

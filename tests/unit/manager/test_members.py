@@ -155,8 +155,9 @@ async def test_manager_and_ready_node_cannot_be_removed(rig: Rig) -> None:
         await (await rig.agent(nursery)).welcomed()
     ready = rig.the_node("w1")
     assert ready.status.state is NodeState.READY
-    with pytest.raises(FailedPrecondition, match="is not down and can't be removed"):
+    with pytest.raises(FailedPrecondition, match="is not down and can't be removed") as caught:
         await rig.members.remove_node("w1", force=False)
+    assert "--force" in caught.value.advice
     await rig.members.remove_node("w1", force=True)
     assert rig.replica.view.node("w1") is None
 

@@ -3,16 +3,32 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
+import structlog
 import trio
 from swarmlet.clock import Instant
-from swarmlet.consensus.port import ProposalId
+from swarmlet.consensus.port import MemberStatus, OutcomeUnknown, ProposalId
 from swarmlet.control.decision import Decision
-from swarmlet.errors import AlreadyExists, NoQuorum, NotFound, OutOfSequence
+from swarmlet.errors import (
+    AlreadyExists,
+    LeaderSilent,
+    NoQuorum,
+    NotFound,
+    OutOfSequence,
+    ReplicaBehind,
+)
 from swarmlet.manager.links import Links
 from swarmlet.manager.loops import MAX_ITEMS, Loop, Rule, batches
 from swarmlet.model.objects import Service
 from swarmlet.model.specs import ServiceSpec
-from swarmlet.rpc.calls import Answer, Committed, Forward, Request, serve_calls
+from swarmlet.rpc.calls import (
+    Answer,
+    AskReadIndex,
+    Committed,
+    Forward,
+    ReadIndexIs,
+    Request,
+    serve_calls,
+)
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import (
     DeleteNode,
@@ -126,6 +142,105 @@ async def test_forwarded_write_returns_when_the_local_replica_has_it(
     await follower.proposer.propose(_service("web"))
     assert follower.replica.view.service_named("web") is not None
     nursery.cancel_scope.cancel()
+
+
+class Lagging:
+    """A follower whose leader is known and answers, and whose replica follows when it is told."""
+
+    def __init__(self, nursery: trio.Nursery, *, silent: bool = False) -> None:
+        self.nursery, self.silent = nursery, silent
+        self.leader = Rig()
+        self.links = Links(self._dial)
+        self.rig = Rig(self.links)
+        self.rig.consensus.lose_leadership(to="m2")
+
+    async def start(self) -> None:
+        await self.nursery.start(self.links.run)
+
+    async def follow(self) -> None:
+        """Let the replica apply one entry."""
+        self.rig.consensus._advance()
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _dial(self, _member: str) -> trio.abc.Stream:
+        ours, theirs = trio.testing.memory_stream_pair()
+        self.nursery.start_soon(_serve, theirs, self._handle)
+        return ours
+
+    async def _handle(self, request: Request) -> Answer:
+        if self.silent:
+            await trio.sleep_forever()
+        if isinstance(request, AskReadIndex):
+            return ReadIndexIs(index=await self.leader.consensus.read_index())
+        assert isinstance(request, Forward)
+        applied = await self.leader.consensus.propose(request.command)
+        return Committed(index=applied.index, value=applied.value)
+
+
+async def test_committed_write_is_no_failure_where_the_replica_does_not_follow(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """It is durable, and will be here too; that this manager is behind is said and logged once."""
+    lagging = Lagging(nursery)
+    await lagging.start()
+    proposer = lagging.rig.proposer
+    with structlog.testing.capture_logs() as logs:
+        await proposer.propose(_service("web"))
+        await proposer.propose(_service("web2", "s2"))
+        with pytest.raises(AlreadyExists):
+            await proposer.propose(_service("web", "s3"))
+    assert [line["event"] for line in logs] == ["replica-behind"]
+    assert [s.spec.name for s in lagging.leader.replica.view.services()] == ["web", "web2"]
+    assert "behind" in proposer.behind()
+    for _ in range(3):
+        await lagging.follow()
+    assert proposer.behind() == ""
+    nursery.cancel_scope.cancel()
+
+
+async def test_barrier_of_a_replica_that_does_not_follow_says_so(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """There is a leader: that there is none would send the operator the wrong way."""
+    lagging = Lagging(nursery)
+    await lagging.start()
+    await lagging.leader.proposer.propose(_service("web"))
+    start = trio.current_time()
+    with pytest.raises(ReplicaBehind):
+        await lagging.rig.proposer.barrier(within=0.5)
+    assert trio.current_time() - start < 0.6
+    await lagging.follow()
+    await lagging.rig.proposer.barrier()
+    nursery.cancel_scope.cancel()
+
+
+async def test_leader_that_is_known_and_silent_is_not_missing(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    """What became of the write is not known, and neither of them says more than that."""
+    lagging = Lagging(nursery, silent=True)
+    await lagging.start()
+    with pytest.raises(OutcomeUnknown, match="not known"):
+        await lagging.rig.proposer.propose(_service("web"))
+    with pytest.raises(LeaderSilent):
+        await lagging.rig.proposer.barrier()
+    nursery.cancel_scope.cancel()
+
+
+async def test_leader_that_reaches_no_quorum_says_so(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It leads for a moment longer: a silent leader would be the wrong word."""
+    rig = Rig()
+
+    async def frozen(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    members = [MemberStatus(id=f"m{i}", voter=True, reachable=i == 1, lag=0) for i in (1, 2, 3)]
+    monkeypatch.setattr(rig.consensus, "propose", frozen)
+    monkeypatch.setattr(rig.consensus, "members", lambda: members)
+    with pytest.raises(NoQuorum, match="1 of 2"):
+        await rig.proposer.propose(_service("web"))
 
 
 async def _serve(stream: trio.abc.Stream, handle: Callable[[Request], Awaitable[Answer]]) -> None:

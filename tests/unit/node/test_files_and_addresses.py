@@ -1,9 +1,12 @@
 """The state directory and the addresses of a node."""
 
+import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from swarmlet.errors import Damaged, InvalidInput
+from swarmlet import durable
+from swarmlet.errors import Damaged, DiskFailed, InvalidInput
 from swarmlet.node import addresses
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.rpc.messages import Peer
@@ -40,6 +43,37 @@ def test_finished_cluster_is_kept(tmp_path: Path) -> None:
     state.finish()
     StateDir(tmp_path).prepare()
     assert state.load_node() == FILE
+
+
+def test_finished_cluster_is_kept_after_a_power_cut_too(tmp_path: Path) -> None:
+    """The marker's end is on disk before anybody is told: back again, it would sweep all away."""
+    state = StateDir(tmp_path)
+    state.begin()
+    with mock.patch.object(durable, "sync_directory") as sync:
+        state.finish()
+    sync.assert_called_once_with(tmp_path)
+
+
+def test_what_cannot_be_forgotten_now_is_forgotten_at_the_next_start(tmp_path: Path) -> None:
+    """A file that resists removal must not pass for a member that lost its identity."""
+    state = StateDir(tmp_path)
+    state.save_node(FILE)
+    state.raft.mkdir()
+    (state.raft / "log").touch()
+    with mock.patch.object(shutil, "rmtree"):
+        state.wipe()
+    StateDir(tmp_path).prepare()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_does_not_keep_a_cluster_from_being_forgotten(tmp_path: Path) -> None:
+    """The marker that `begin` left serves again."""
+    state = StateDir(tmp_path)
+    state.begin()
+    state.save_node(FILE)
+    with mock.patch.object(durable, "save_file", side_effect=DiskFailed("full")):
+        state.wipe()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_damaged_node_file_names_itself_and_the_way_out(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Certificates and join tokens."""
 
+import itertools
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -106,12 +108,33 @@ def test_identity_survives_a_round_trip_through_its_files(root: RootCa, tmp_path
     assert files.node.stat().st_mode & 0o777 == 0o600
 
 
-def test_damaged_identity_says_which_file_and_what_to_do(root: RootCa, tmp_path: Path) -> None:
-    """A damaged key file stops the daemon with its path and a way out."""
+RUBBISH = [b"", b"rubbish", b"\xff\xfe", b"-----BEGIN CERTIFICATE-----\nAAAA\n"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [*itertools.product(["node.pem", "ca.pem"], RUBBISH), ("ca.pem", None)],
+)
+def test_damaged_identity_says_which_file_and_what_to_do(
+    root: RootCa, tmp_path: Path, name: str, text: bytes | None
+) -> None:
+    """Either file, empty or rubbish, or no CA at all, stops the daemon with its path and advice."""
     key, cert = _issue(root)
     files = IdentityFiles(tmp_path)
     files.save(Identity("n1", Role.WORKER, "c1", key.decode(), cert, root.cert))
-    files.node.write_text("rubbish")
-    with pytest.raises(Damaged, match=r"node\.pem") as caught:
+    path = tmp_path / name
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text)
+    with pytest.raises(Damaged, match=re.escape(str(path))) as caught:
         files.load()
     assert "join again" in caught.value.advice
+
+
+def test_key_of_another_certificate_is_damage(root: RootCa, tmp_path: Path) -> None:
+    """TLS would refuse the pair later, with words that name no file."""
+    _, cert = _issue(root)
+    files = IdentityFiles(tmp_path)
+    files.save(Identity("n1", Role.WORKER, "c1", ca.new_key().decode(), cert, root.cert))
+    with pytest.raises(Damaged, match=r"node\.pem .* its key is not that of its certificate"):
+        files.load()

@@ -1,0 +1,93 @@
+"""Clusters for hypothesis: records that fit together, of every sort."""
+
+from hypothesis import strategies as st
+from swarmlet.model.forwarding import (
+    Attachment,
+    NetworkRecord,
+    PeerRecord,
+    PublishedPort,
+    Reach,
+    ServiceRecord,
+    Tables,
+    TaskRecord,
+)
+from swarmlet.net.facts import HostFacts, Port
+from swarmlet.net.numbers import bridge_name
+
+NETWORKS = 4
+
+
+def network(n: int, *, internal: bool = False) -> NetworkRecord:
+    return NetworkRecord(
+        id=f"net{n}",
+        name=f"net-{n}",
+        subnet=f"10.{n}.0.0/16",
+        gateway=f"10.{n}.0.1",
+        internal=internal,
+    )
+
+
+@st.composite
+def clusters(draw: st.DrawFn) -> Tables:
+    """A cluster, seen by one of its nodes."""
+    numbers = draw(st.lists(st.integers(1, 4095), min_size=1, max_size=5, unique=True))
+    networks = {f"net{n}": network(n, internal=draw(st.booleans())) for n in range(1, NETWORKS)}
+    services: dict[str, ServiceRecord] = {}
+    tasks: dict[str, TaskRecord] = {}
+    for s in range(draw(st.integers(0, 4))):
+        joined = draw(st.lists(st.integers(1, NETWORKS - 1), min_size=1, max_size=3, unique=True))
+        services[f"s{s}"] = ServiceRecord(
+            id=f"s{s}",
+            name=f"service-{s}",
+            attachments=tuple(
+                Attachment(f"net{n}", f"10.{n}.255.{s + 1}" if draw(st.booleans()) else "")
+                for n in joined
+            ),
+            ports=tuple(
+                PublishedPort(draw(st.sampled_from(["tcp", "udp", "sctp"])), 8000 + 10 * s + p, 80)
+                for p in range(draw(st.integers(0, 2)))
+            ),
+            sticky=draw(st.booleans()),
+            publish_address=draw(st.sampled_from(["", "192.0.2.1"])),
+        )
+        for t in range(draw(st.integers(0, 4))):
+            key = f"s{s}t{t}"
+            tasks[key] = TaskRecord(
+                id=key,
+                service_id=f"s{s}",
+                name=f"service-{s}.{t}",
+                node=draw(st.sampled_from(numbers)),
+                attachments=tuple(Attachment(f"net{n}", f"10.{n}.{s}.{t + 10}") for n in joined),
+                serving=draw(st.booleans()),
+                weight=draw(st.integers(0, 1000)),
+            )
+    return Tables(
+        me=numbers[0],
+        peers={
+            f"p{n}": PeerRecord(
+                id=f"p{n}",
+                number=n,
+                addr=f"192.0.2.{i + 1}",
+                reach=draw(st.sampled_from(list(Reach))),
+            )
+            for i, n in enumerate(numbers)
+        },
+        networks=networks,
+        services=services,
+        tasks=tasks,
+    )
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> HostFacts:
+    """A host, with ports of bridges that may be anybody's."""
+    return HostFacts(
+        has_address=draw(st.booleans()),
+        underlay_mtu=draw(st.sampled_from([1400, 1500, 9000])),
+        bridge_nf=draw(st.booleans()),
+        accept_chain=draw(st.sampled_from(["", "DOCKER-USER", "FORWARD"])),
+        ports={
+            f"veth{n}": Port(bridge_name(f"net{n}"), frozenset({f"10.{n}.0.10"}))
+            for n in draw(st.sets(st.integers(1, NETWORKS - 1)))
+        },
+    )

@@ -1,0 +1,193 @@
+"""The loop around plan and kernel, with a kernel that obeys, and one that refuses."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from msgspec.structs import replace
+from swarmlet.errors import ForwardingFailed
+from swarmlet.model.forwarding import Attachment, PeerRecord, ServiceRecord, Tables, TaskRecord
+from swarmlet.net import forwarder as module
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.forwarder import LAST_RETRY, RECONCILE, Forwarder
+from swarmlet.net.kernel import Look
+from swarmlet.net.links import Changes, Links
+from swarmlet.net.watch import Indexes, News
+
+from tests.unit.net.clusters import network
+from tests.unit.net.kernel_model import obey
+
+
+class FakeKernel:
+    """Links that obey."""
+
+    def __init__(self) -> None:
+        self.links = Links()
+        self.looks = 0
+        self.broken = False
+
+    async def look(self, _tables: Tables, _sysctls: object = None) -> Look:
+        await trio.lowlevel.checkpoint()
+        self.looks += 1
+        return Look(HostFacts(), self.links, frozenset(), Indexes())
+
+    async def apply(self, changes: Changes) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.broken:
+            raise ForwardingFailed("ip", "it is broken")
+        self.links = obey(self.links, replace(changes, removals=[]))
+
+    async def finish(self, changes: Changes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.links = obey(self.links, Changes(removals=changes.removals))
+
+
+class FakeNft:
+    """Takes scripts; lists nothing."""
+
+    def __init__(self) -> None:
+        self.scripts: list[str] = []
+        self.refuse: Callable[[str], bool] = lambda _: False
+
+    async def run(self, script: str) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.refuse(script):
+            raise ForwardingFailed("nft", "it is broken")
+        self.scripts.append(script)
+
+    async def listing(self, _what: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return None
+
+
+class Rig:
+    def __init__(self, forwarder: Forwarder, kernel: FakeKernel, nft: FakeNft) -> None:
+        self.forwarder, self.kernel, self.nft = forwarder, kernel, nft
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    async def deaf(*_: object, **__: object) -> None:
+        await trio.sleep_forever()
+
+    async def forget(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(module, "watch_links", deaf)
+    monkeypatch.setattr(module, "watch_rules", deaf)
+    monkeypatch.setattr(module, "forget", forget)
+    forwarder, kernel, nft = Forwarder(tmp_path), FakeKernel(), FakeNft()
+    monkeypatch.setattr(forwarder, "_kernel", kernel)
+    monkeypatch.setattr(forwarder, "_nft", nft)
+    return Rig(forwarder, kernel, nft)
+
+
+def tables(*, serving: bool = True, weight: int = 1) -> Tables:
+    places = (Attachment("net1", "10.1.0.9"),)
+    return Tables(
+        me=1,
+        peers={f"p{n}": PeerRecord(id=f"p{n}", number=n, addr=f"192.0.2.{n}") for n in (1, 2)},
+        networks={"net1": network(1)},
+        services={
+            "s": ServiceRecord(id="s", name="s", attachments=(Attachment("net1", "10.1.9.9"),))
+        },
+        tasks={
+            f"t{n}": TaskRecord(
+                id=f"t{n}",
+                service_id="s",
+                name=f"s.{n}",
+                node=2,
+                attachments=places if n == 1 else (Attachment("net1", "10.1.0.8"),),
+                serving=serving or n > 1,
+                weight=weight,
+            )
+            for n in (1, 2)
+        },
+    )
+
+
+async def test_what_is_given_is_applied_whole_and_then_by_changes(
+    rig: Rig, nursery: trio.Nursery
+) -> None:
+    """The first time the tables are put in place; then only what changed."""
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(tables())
+    await rig.forwarder.applied()
+    rig.forwarder.set_tables(tables(serving=False))
+    await rig.forwarder.applied()
+    whole, change = rig.nft.scripts
+    assert "delete table ip swarmlet" in whole
+    assert change.startswith("flush chain ip swarmlet v_s_net1\nadd rule ip swarmlet v_s_net1 dnat")
+    assert "10.1.0.9/32" in rig.kernel.links.routes
+
+
+async def test_a_burst_of_records_is_one_change(rig: Rig, nursery: trio.Nursery) -> None:
+    """Only the last one counts."""
+    await nursery.start(rig.forwarder.run)
+    for weight in range(1, 50):
+        rig.forwarder.set_tables(tables(weight=weight))
+    await rig.forwarder.applied()
+    assert len(rig.nft.scripts) == 1
+    assert rig.forwarder.statistics().applied == 49
+
+
+async def test_a_node_that_does_not_know_itself_touches_nothing(
+    rig: Rig, nursery: trio.Nursery
+) -> None:
+    """What an earlier life of it left in the kernel goes on."""
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(Tables())
+    await rig.forwarder.applied()
+    assert rig.nft.scripts == []
+    assert rig.kernel.looks == 0
+
+
+@pytest.mark.parametrize("broken", ["kernel", "nft"])
+async def test_what_fails_is_tried_until_it_works(
+    rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, broken: str
+) -> None:
+    """Said once, and then what the kernel holds is looked at anew."""
+    rig.kernel.broken = broken == "kernel"
+    rig.nft.refuse = lambda _: broken == "nft"
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(tables())
+    with trio.move_on_after(10 * LAST_RETRY) as waiting:
+        await rig.forwarder.applied()
+    assert waiting.cancelled_caught
+    assert "broken" in rig.forwarder.statistics().failure
+    rig.kernel.broken = False
+    rig.nft.refuse = lambda _: False
+    await rig.forwarder.applied()
+    assert rig.forwarder.statistics().failure == ""
+    assert "10.1.0.9/32" in rig.kernel.links.routes
+
+
+async def test_a_change_that_the_kernel_refuses_becomes_a_replacement(
+    rig: Rig, nursery: trio.Nursery
+) -> None:
+    """Somebody took away what it builds on."""
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(tables())
+    await rig.forwarder.applied()
+    rig.nft.refuse = lambda script: "delete table" not in script
+    rig.forwarder.set_tables(tables(serving=False))
+    await rig.forwarder.applied()
+    assert "delete table ip swarmlet" in rig.nft.scripts[-1]
+    assert rig.forwarder.statistics().failures == 0
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_foreign_changes_are_repaired(
+    rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, heard: bool
+) -> None:
+    """At once where they are heard of, within a minute where not."""
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(tables())
+    await rig.forwarder.applied()
+    rig.kernel.links = replace(rig.kernel.links, routes={})
+    if heard:
+        rig.forwarder._doubted(News.LINKS)
+    await trio.sleep(2 if heard else RECONCILE + 1)
+    assert "10.1.0.9/32" in rig.kernel.links.routes

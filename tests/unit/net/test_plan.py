@@ -1,0 +1,250 @@
+"""What holds of every plan."""
+
+import random
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+from swarmlet.model.forwarding import Attachment, PeerRecord, Reach, Tables, TaskRecord
+from swarmlet.model.networks import node_address
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.links import Links, changes
+from swarmlet.net.listing import expected
+from swarmlet.net.numbers import DEVICE, bridge_name
+from swarmlet.net.plan import Plan, forgotten, plan
+from swarmlet.net.report import Observed, differences, dump
+from swarmlet.net.ruleset import replacement, update
+
+from tests.unit.net.clusters import clusters, hosts, network
+from tests.unit.net.kernel_model import obey
+
+
+def reach(tables: Tables, task: TaskRecord) -> Reach:
+    if task.node == tables.me:
+        return Reach.READY
+    return tables.peers[f"p{task.node}"].reach
+
+
+def addresses(tasks: "list[TaskRecord]") -> set[str]:
+    return {place.address for task in tasks for place in task.attachments}
+
+
+def observed(wanted: Plan) -> Observed:
+    return Observed(
+        wanted.links,
+        {key: expected(table) for key, table in wanted.rules.items()},
+        frozenset(bridge.name for bridge in wanted.bridges.values()),
+    )
+
+
+@given(clusters(), hosts(), st.randoms())
+def test_the_same_records_give_the_same_plan(
+    tables: Tables, host: HostFacts, order: "random.Random"
+) -> None:
+    """To the byte, in whatever order the records came."""
+    shuffled = {}
+    for name in ("peers", "networks", "services", "tasks"):
+        records = list(getattr(tables, name).items())
+        order.shuffle(records)
+        shuffled[name] = dict(records)
+    other = plan(replace(tables, **shuffled), host)
+    this = plan(tables, host)
+    assert dump(other) == dump(this)
+    assert replacement(other.rules) == replacement(this.rules)
+
+
+@given(clusters(), hosts())
+def test_each_live_remote_task_has_one_route(tables: Tables, host: HostFacts) -> None:
+    """By its node; local tasks and those of lost nodes have none."""
+    routes = plan(tables, host).links.routes
+    remote = [
+        t for t in tables.tasks.values() if t.node != tables.me and reach(tables, t) != Reach.LOST
+    ]
+    nodes = {node_address(p.number) for p in tables.peers.values()}
+    to_tasks = {d.removesuffix("/32") for d in routes if "table" not in d} - nodes
+    assert to_tasks == addresses(remote)
+    for task in remote:
+        for place in task.attachments:
+            assert f"via {node_address(task.node)} " in routes[f"{place.address}/32"]
+
+
+@given(clusters(), hosts())
+def test_what_is_not_live_is_dead(tables: Tables, host: HostFacts) -> None:
+    """The addresses of all tasks but those of lost nodes are alive, and no others."""
+    living = [t for t in tables.tasks.values() if reach(tables, t) != Reach.LOST]
+    assert set(plan(tables, host).live) == addresses(living)
+
+
+@given(clusters(), hosts())
+def test_backends_are_those_that_serve(tables: Tables, host: HostFacts) -> None:
+    """On nodes that are well, with their weights, in that network; all of them and no others."""
+    balanced = plan(tables, host).balanced
+    for service in tables.services.values():
+        serving = [
+            t
+            for t in tables.tasks.values()
+            if t.service_id == service.id
+            and t.serving
+            and t.weight
+            and reach(tables, t) == Reach.READY
+        ]
+        for place in service.attachments:
+            if not place.address:
+                continue
+            wanted = {
+                (p.address, t.weight)
+                for t in serving
+                for p in t.attachments
+                if p.network_id == place.network_id
+            }
+            assert set(balanced[place.address]) == wanted
+        for port in service.ports:
+            at = f"{service.publish_address} . " if service.publish_address else ""
+            backends = balanced[f"{at}{port.protocol} . {port.published}"]
+            assert len(backends) == len(serving)
+            assert {b.address for b in backends} <= addresses(serving)
+
+
+@given(clusters(), hosts())
+def test_a_bridge_for_each_network_of_a_local_task(tables: Tables, host: HostFacts) -> None:
+    """With a name that the kernel takes, and room for VXLAN's headers."""
+    bridges = plan(tables, host).bridges
+    local = [t for t in tables.tasks.values() if t.node == tables.me]
+    assert bridges.keys() == {p.network_id for t in local for p in t.attachments}
+    for key, bridge in bridges.items():
+        assert bridge.name == bridge_name(key)
+        assert len(bridge.name) <= 15
+        assert bridge.mtu == host.underlay_mtu - 50
+
+
+@given(clusters(), hosts())
+def test_only_own_addresses_come_from_a_bridge(tables: Tables, host: HostFacts) -> None:
+    """Of a local task, on each bridge that it is plugged into; a pinned port has one task's."""
+    rules = plan(tables, host).rules
+    local = [t for t in tables.tasks.values() if t.node == tables.me]
+    assert set(rules["ip"].sets["sources"].items) == {
+        f'"{bridge_name(a.network_id)}" . {b.address}'
+        for t in local
+        for a in t.attachments
+        for b in t.attachments
+    }
+    for port in rules["bridge"].sets["pinned"].items:
+        pins = {i.split(" . ")[1] for i in rules["bridge"].sets["pins"].items if port in i}
+        assert pins in [addresses([task]) for task in local]
+
+
+@given(clusters(), hosts())
+def test_applying_twice_changes_nothing(tables: Tables, host: HostFacts) -> None:
+    """From nothing to the plan; and from the plan, nothing is to be done, and nothing differs."""
+    wanted = plan(tables, host)
+    done = obey(Links(), changes(Links(), wanted.links))
+    assert done == wanted.links
+    again = changes(done, wanted.links)
+    assert not any(msgspec.structs.astuple(again))
+    assert update(wanted.rules, wanted.rules) == ""
+    assert differences(wanted, observed(wanted)) == []
+
+
+@given(clusters(), hosts(), clusters(), hosts())
+def test_any_plan_leads_to_any_other(
+    tables: Tables, host: HostFacts, others: Tables, other_host: HostFacts
+) -> None:
+    """And back to nothing."""
+    old, new = plan(tables, host), plan(others, other_host)
+    links = obey(old.links, changes(old.links, new.links))
+    # Hairpins and settings of what is no more needed stay with their device.
+    assert replace(links, hairpin=new.links.hairpin, sysctls=new.links.sysctls) == new.links
+    gone = obey(links, changes(links, Links()))
+    assert replace(gone, hairpin=frozenset(), sysctls={}) == Links()
+    if old.tables.me != new.tables.me:
+        assert differences(old, observed(new))
+
+
+@given(clusters(), hosts(), st.data())
+def test_one_task_changes_little(tables: Tables, host: HostFacts, data: st.DataObject) -> None:
+    """Its service's chains and its own elements; never the whole."""
+    if not tables.tasks:
+        return
+    key = data.draw(st.sampled_from(sorted(tables.tasks)))
+    task = tables.tasks[key]
+    new = replace(tables, tasks=tables.tasks | {key: replace(task, serving=not task.serving)})
+    script = update(plan(tables, host).rules, plan(new, host).rules)
+    assert script is not None
+    service = tables.services[task.service_id]
+    chains = {f"v_{service.id}_{p.network_id}" for p in service.attachments}
+    for line in script.splitlines():
+        verb, what, _, _, name, *_ = line.split()
+        assert (verb, what) in {("flush", "chain"), ("add", "rule")}
+        assert name in chains or name.startswith("p_")
+
+
+@given(clusters(), hosts(), clusters())
+def test_a_busy_flow_is_forgotten_when_its_backend_leaves(
+    tables: Tables, host: HostFacts, others: Tables
+) -> None:
+    """Each that is no more behind what it was behind, and only those."""
+    old, new = plan(tables, host), plan(replace(others, me=tables.me), host)
+    assert forgotten(old, new) == {
+        b.address
+        for frontend, backends in old.balanced.items()
+        for b in backends
+        if b.address not in {n.address for n in new.balanced.get(frontend, ())}
+    }
+    assert forgotten(old, old) == set()
+
+
+def test_who_does_not_know_itself_plans_nothing() -> None:
+    """Records may come before the node's number does."""
+    assert plan(Tables(networks={"net1": network(1)}), HostFacts()).links == Links()
+
+
+def test_contradictions_are_left_out_and_named() -> None:
+    """Nothing that a manager may say breaks the node's whole ruleset."""
+    tables = Tables(
+        me=1,
+        networks={
+            "net1": network(1),
+            "net2": replace(network(2), subnet="10.1.128.0/17"),
+            "net3": replace(network(3), subnet="nonsense"),
+        },
+        tasks={
+            key: TaskRecord(
+                id=key,
+                service_id="s",
+                name=key,
+                node=1,
+                attachments=(Attachment("net1", address),),
+            )
+            for key, address in (("a", "10.1.0.5"), ("b", "10.1.0.5"), ("c", "x; flush ruleset"))
+        },
+    )
+    made = plan(tables, HostFacts())
+    assert made.problems == (
+        "network net-2: overlaps network net-1",
+        "network net-3: no usable subnet",
+        "10.1.0.5: both of a and of b",
+    )
+    assert set(made.live) == {"10.1.0.5"}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"device": None}, f"device {DEVICE} is missing"),
+        ({"routes": {}}, "route 10.1.0.9/32 (task far) is missing"),
+        ({"accept": frozenset()}, "accepting rule in iptables chain DOCKER-USER is missing"),
+    ],
+)
+def test_differences_are_named(change: "dict[str, object]", name: str) -> None:
+    """By what is missing, and whose it is."""
+    task = TaskRecord(
+        id="t", service_id="s", name="far", node=2, attachments=(Attachment("net1", "10.1.0.9"),)
+    )
+    peers = {f"p{n}": PeerRecord(id=f"p{n}", number=n, addr=f"192.0.2.{n}") for n in (1, 2)}
+    tables = Tables(me=1, peers=peers, networks={"net1": network(1)}, tasks={"t": task})
+    wanted = plan(tables, HostFacts(accept_chain="DOCKER-USER"))
+    found = observed(wanted)
+    found = replace(found, links=replace(found.links, **change))
+    assert name in differences(wanted, found)
