@@ -180,6 +180,8 @@ class Networking:
         """See :class:`swarmlet.agent.places.Places`."""
         if not task.attachments:
             return []
+        with trio.move_on_after(READY_WITHIN):  # the bridge's MTU is known then
+            await self._forwarder.applied()
         endpoints = [await self._endpoint(attachment) for attachment in task.attachments]
         dns = task.spec.container.dns_config
         if dns is not None and dns.nameservers:

@@ -4,6 +4,7 @@ One loop. It wakes for new records, for a change that somebody else made, and on
 look whether all is well. It never gives up: what fails is tried again, and said.
 """
 
+import contextlib
 import functools
 import math
 from collections.abc import Awaitable, Callable
@@ -120,6 +121,9 @@ class Forwarder:
 
         Records that do not say who this node is change nothing: they come when it is known.
         """
+        if _self(tables) != _self(self._tables):
+            # What is read from the machine depends on it: which device is the underlay.
+            self._doubt, self._look_at = News.RULES | News.LINKS, -math.inf
         self._tables = tables
         self._given += 1
         self._wake.set()
@@ -157,8 +161,17 @@ class Forwarder:
                 ),
             )
             nursery.start_soon(self._hear, functools.partial(watch_rules, self._doubted, ours=ours))
+            await self._look_first()
             task_status.started()
             await self._loop()
+
+    async def _look_first(self) -> None:
+        """Know the underlay's MTU before anybody asks for a bridge, if it can be known."""
+        if self._tables.me:
+            with contextlib.suppress(ForwardingFailed):
+                async with self._lock:
+                    look = await self._kernel.look(self._tables)
+                    self._facts, self._indexes = look.facts, look.indexes
 
     async def observe(self) -> tuple[Plan, Observed]:
         """The plan as the records are now, and what the host holds instead."""
@@ -186,13 +199,15 @@ class Forwarder:
         stays; it may be called again.
         """
         async with self._lock:
+            subnets = [network.subnet for network in self._tables.networks.values()]
             self._tables = Tables()
             self._plan, self._sure = Plan(), False
             look = await self._kernel.look(Tables())
             undo = changes(look.links, Links())
             await self._nft.run(removal(nothing().rules.values()))
             await self._kernel.finish(undo)
-            await self._kernel.forget_published()
+            # Without our rules they lead nowhere.
+            await forget(self._commands, lambda flow: within(flow.answers, subnets))
             await self._kernel.restore()
             self._indexes = Indexes()
 
@@ -363,6 +378,11 @@ class Forwarder:
             soon = trio.current_time() + SETTLE
             self._look_at = max(soon, self._looked_at + BREATH)
             self._wake.set()
+
+
+def _self(tables: Tables) -> tuple[int, str]:
+    """Who this node is."""
+    return tables.me, next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
 
 
 def _expected(wanted: Plan) -> dict[str, Seen]:

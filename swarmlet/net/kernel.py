@@ -25,7 +25,6 @@ from swarmlet.net.numbers import (
     FIRST_RULE,
     LAST_RULE,
     PROTOCOL,
-    PUBLISHED,
 )
 from swarmlet.net.plugs import Plug, Plugs
 from swarmlet.net.routing import host_sysctls
@@ -121,10 +120,6 @@ class Kernel:
             with contextlib.suppress(FileNotFoundError):
                 (_SYSCTLS / key).write_text(value)
         self._remembered.unlink(missing_ok=True)
-
-    async def forget_published(self) -> None:
-        """Delete the connections to published ports: without our rules they lead nowhere."""
-        await self._commands.run("conntrack", "-D", "-m", f"{PUBLISHED:#x}/{PUBLISHED:#x}")
 
     async def _iptables(self) -> tuple[frozenset[str], str]:
         """The chains that hold our rule, and the one that should."""

@@ -41,7 +41,9 @@ def _subnet(text: str) -> ipaddress.IPv4Network | None:
 def within(address: str, subnets: Iterable[str]) -> bool:
     """Whether an address is in one of these."""
     return is_address(address) and any(
-        ipaddress.IPv4Address(address) in ipaddress.IPv4Network(subnet) for subnet in subnets
+        ipaddress.IPv4Address(address) in network
+        for subnet in subnets
+        if (network := _subnet(subnet))
     )
 
 

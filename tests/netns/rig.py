@@ -42,7 +42,7 @@ def require() -> None:
     """Skip where no namespaces can be made."""
     if os.geteuid() != 0:
         pytest.skip("needs root")
-    for tool in ("ip", "nft", "iptables", "conntrack", "nsenter"):
+    for tool in ("ip", "nft", "iptables", "nsenter"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
 
