@@ -16,6 +16,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet import durable
+from swarmlet.agent import examination
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
@@ -23,7 +24,9 @@ from swarmlet.engine import networks
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
 from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables
+from swarmlet.net.plan import Plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
 log = structlog.get_logger(__name__)
@@ -53,7 +56,7 @@ class Bridge(Protocol):
         ...
 
 
-class Forwarder(Protocol):
+class Forwarder(examination.Forwarding, Protocol):
     """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
@@ -62,10 +65,6 @@ class Forwarder(Protocol):
 
     def set_tables(self, tables: Tables) -> None:
         """Forward by these from now on."""
-        ...
-
-    async def applied(self) -> None:
-        """Return once the kernel forwards by the tables that were set last."""
         ...
 
     def bridge(self, network: NetworkRecord) -> Bridge:
@@ -95,6 +94,10 @@ class Names(Protocol):
         nameservers: Mapping[str, Sequence[str]],
     ) -> None:
         """Answer by these from now on. Raises DiskFailed."""
+        ...
+
+    def trouble(self) -> str:
+        """Why names are not answered now, or nothing."""
         ...
 
     async def stop(self) -> None:
@@ -167,6 +170,18 @@ class Networking:
         await self._sweep(keep=frozenset())
         await self._forwarder.clear()
         self._file.unlink(missing_ok=True)
+
+    # --- what operators ask ---------------------------------------------------------------------
+
+    def planned(self) -> tuple[Plan, str]:
+        """What the kernel shall hold, and why it does not (or nothing)."""
+        return self._forwarder.planned(), self._forwarder.failure
+
+    async def examine(self, *, fix: bool = False) -> NodeCheck:
+        """Compare kernel and names with what they should be; ``fix`` has it repaired first."""
+        return await examination.examine(
+            self._forwarder, self.tables, resolver=self._names.trouble(), fix=fix
+        )
 
     # --- places for tasks -----------------------------------------------------------------------
 

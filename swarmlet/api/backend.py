@@ -1,14 +1,17 @@
 """What the HTTP API needs of the daemon behind it. The daemon implements it; tests fake it."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from swarmlet.clock import Instant
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
 from swarmlet.model.specs import Availability, ClusterSpec, NodeSpec, Role
 from swarmlet.state.commands import AnyCommand
 from swarmlet.state.store import View
+
+Json = dict[str, Any]
 
 
 class LocalState(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +60,18 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     listen_addr: str = ""
     advertise_addr: str = ""
     availability: Availability = Availability.ACTIVE
+
+
+class NetworkPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node's kernel shall forward by: for people, and for programs.
+
+    ``failure`` is why the kernel does not hold it yet, or "".
+    """
+
+    node_id: str
+    text: str
+    plan: Json
+    failure: str = ""
 
 
 class Backend(Protocol):
@@ -123,4 +138,15 @@ class Backend(Protocol):
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node; refuses one that is up, or a manager, as the Engine API does."""
+        ...
+
+    def network_plan(self) -> NetworkPlan:
+        """This node's forwarding plan; on every node, and without a leader."""
+        ...
+
+    async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
+        """Have a node look at its networks, and with ``fix`` repair them; "" is this node.
+
+        Only managers can ask others. Raises Unavailable when the node does not answer.
+        """
         ...

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.api import containers, later, networks, nodes, services, swarm, system, tasks
+from swarmlet.api import containers, doctor, later, networks, nodes, services, swarm, system, tasks
 from swarmlet.api.calls import Answer, Call
 
 Handler = Callable[[Call], Awaitable[Answer | None]]
@@ -72,11 +72,17 @@ ROUTES: Final = tuple(
         ("DELETE", "/networks/{id}", networks.remove),
         ("POST", "/networks/{id}/connect", networks.connect),
         ("POST", "/networks/{id}/disconnect", networks.disconnect),
+        # Not the Engine API's: what it has no words for.
+        ("GET", "/swarmlet/network/plan", doctor.plan),
+        ("GET", "/swarmlet/network/check", doctor.check),
+        ("POST", "/swarmlet/network/check", doctor.repair),
     )
 )
 
 #: First segments that are never passed on: the local engine is in no swarm, its answers mislead.
-_OURS: Final = frozenset({"_ping", "swarm", "nodes", "services", "tasks", "secrets", "configs"})
+_OURS: Final = frozenset(
+    {"_ping", "swarm", "swarmlet", "nodes", "services", "tasks", "secrets", "configs"}
+)
 
 
 def find(method: str, segments: tuple[str, ...]) -> tuple[Route, dict[str, str]] | None:

@@ -88,7 +88,8 @@ class Dispatcher:
         self._ears = ears
         self._withdrawals = Withdrawals()
         self._expiry = trio.Event()
-        self._ports: dict[str, int] = {}
+        #: Where the daemons of nodes that said hello listen.
+        self.ports: dict[str, int] = {}
         self._over = False
         self.sessions: dict[str, Session] = {}
 
@@ -204,7 +205,7 @@ class Dispatcher:
 
     async def _serve_session(self, session: Session, hello: Hello, host: str) -> None:
         self._ears.heard(session.node_id)
-        self._ports[session.node_id] = hello.listen_port
+        self.ports[session.node_id] = hello.listen_port
         await self._register(session.node_id, hello, host)
         view = self._replica.view
         node = view.node(session.node_id)
@@ -286,7 +287,7 @@ class Dispatcher:
     def _probe_addr(self, node_id: str) -> str:
         node = self._replica.view.node(node_id)
         host = node.status.addr if node else ""
-        return f"{host}:{self._ports.get(node_id, DEFAULT_PORT)}"
+        return f"{host}:{self.ports.get(node_id, DEFAULT_PORT)}"
 
 
 async def _hello(channel: Channel[FromAgent]) -> Hello:

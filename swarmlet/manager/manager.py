@@ -12,17 +12,19 @@ from swarmlet.consensus.port import Consensus, NotLeader
 from swarmlet.control import roles
 from swarmlet.errors import NotAllowed, SwarmletError
 from swarmlet.manager.briefing import managers
+from swarmlet.manager.dispatcher import DEFAULT_PORT
 from swarmlet.manager.leader import Leader
 from swarmlet.manager.links import DialManager, Links
 from swarmlet.manager.members import Members, Probe
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
+from swarmlet.model.objects import NodeState
 from swarmlet.model.specs import Role
 from swarmlet.rpc.calls import MAX_OPEN_CALLS, serve_calls
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.frames import MAX_FRAME
 from swarmlet.rpc.listener import RemoteNode
-from swarmlet.rpc.messages import FromAgent, Redirect
+from swarmlet.rpc.messages import FromAgent, Peer, Redirect
 
 log = structlog.get_logger()
 
@@ -99,6 +101,20 @@ class Manager:
     def ready(self) -> bool:
         """Whether this manager votes and knows the cluster."""
         return self.is_voter() and self.replica.view.cluster is not None
+
+    def addresses(self) -> list[Peer]:
+        """Where the daemons of all nodes answer that are not down.
+
+        Which port a worker listens on, if it is not the usual one, only the leader has been told.
+        """
+        ports = self._leader.dispatcher.ports if self._leader else {}
+        return [
+            Peer(node.id, f"{node.status.addr}:{ports.get(node.id, DEFAULT_PORT)}")
+            if not node.manager_addr
+            else Peer(node.id, node.manager_addr)
+            for node in sorted(self.replica.view.nodes(), key=lambda n: n.id)
+            if node.status.addr and node.status.state is not NodeState.DOWN
+        ]
 
     async def hand_over(self) -> None:
         """Give leadership to another member, if there is one."""

@@ -96,6 +96,15 @@ class Forwarder:
         """What was applied last."""
         return self._plan
 
+    def planned(self) -> Plan:
+        """What the records of now want, by what the host was when it was last looked at."""
+        return plan(self._tables, self._facts)
+
+    @property
+    def failure(self) -> str:
+        """Why the kernel lags behind what was given, or nothing."""
+        return self._failure
+
     def statistics(self) -> Statistics:
         """Counters, and whether the kernel has what was given."""
         return Statistics(
@@ -173,7 +182,7 @@ class Forwarder:
             return wanted, Observed(look.links, await self._listings(wanted), look.bridges)
 
     async def differences(self) -> list[str]:
-        """Each thing in which the host is not as the records want it."""
+        """Each thing in which the host is not as the records want it; it is only looked at."""
         return differences(*await self.observe())
 
     async def repair(self) -> None:

@@ -1,14 +1,18 @@
 """A plan in words, and how a kernel differs from it, for people: both pure."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from swarmlet.model.forwarding import Tables
 from swarmlet.net.links import Links
 from swarmlet.net.listing import Seen, expected
 from swarmlet.net.numbers import DEVICE
 from swarmlet.net.plan import Plan
+
+Json = dict[str, Any]
 
 
 class Observed(msgspec.Struct, frozen=True):
@@ -22,6 +26,13 @@ class Observed(msgspec.Struct, frozen=True):
 def dump(plan: Plan) -> str:
     """The whole plan as text: the same plan gives the same text."""
     return "\n".join(_dump(plan)) + "\n"
+
+
+def as_json(plan: Plan) -> Json:
+    """The whole plan for programs; the records that it was made from are left out."""
+    bare = replace(plan, tables=Tables(me=plan.tables.me, data_port=plan.tables.data_port))
+    built: Json = msgspec.to_builtins(bare, str_keys=True, order="deterministic")
+    return built
 
 
 def differences(plan: Plan, observed: Observed) -> list[str]:

@@ -131,6 +131,17 @@ class ResolverKeeper:
         """Wait until a resolver of this version listens."""
         await self._running.wait()
 
+    def trouble(self) -> str:
+        """Why no resolver of this version answers now, or nothing: also while none is needed."""
+        if not self._wanted.is_set():
+            return ""
+        with self._found() as process:
+            if process is None:
+                return "the resolver does not run"
+            if process.version != self._version:
+                return f"the resolver that runs is of version {process.version}"
+            return ""
+
     async def stop(self) -> None:
         """End the resolver and forget the names: the node leaves. ``publish`` begins anew."""
         async with self._life, self._files:

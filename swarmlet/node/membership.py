@@ -20,18 +20,21 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
-from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError, Unavailable
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Role
 from swarmlet.net.forwarder import Forwarder
 from swarmlet.net.resolver_keeper import ResolverKeeper
 from swarmlet.node import addresses
+from swarmlet.node.checking import Examiner, known_peers
 from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
 from swarmlet.node.renewal import renew_in_time
-from swarmlet.rpc.calls import AskRenew, BecomeMember, RemoveMember, Renewed
+from swarmlet.rpc.calls import Answer, AskRenew, BecomeMember, RemoveMember, Renewed, Request
+from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import Assignments, Forwarding, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
 from swarmlet.security.identity import Identity
@@ -92,6 +95,8 @@ class Membership:
             directory=state.tasks,
             rng=rng,
         )
+        self.examiner = Examiner(self.networking, self._port, now=now, rng=rng)
+        self._port.examiner = self._answer_check
         self._worker = Worker(
             engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
         )
@@ -178,6 +183,24 @@ class Membership:
         self._worker.assign(Assignments(full=True))
         await self._worker.wait_idle()
         await self.networking.leave()
+
+    async def check(self, node_id: str, *, fix: bool) -> NodeCheck:
+        """Have a node look at its networks; "" is this one. A worker knows only itself."""
+        if self.manager is None:
+            peers = known_peers(self.networking.tables, self.file.managers)
+            return await self.examiner.look(peers, fix=fix)
+        nodes = self.manager.addresses()
+        peers = [peer for peer in nodes if peer.id != (node_id or self.identity.node_id)]
+        if not node_id:
+            return await self.examiner.look(peers, fix=fix)
+        node = next((peer for peer in nodes if peer.id == node_id), None)
+        if node is None:
+            raise Unavailable(f"node {node_id} is down")
+        return await self.examiner.ask(node, peers, fix=fix)
+
+    async def _answer_check(self, request: Request, who: RemoteNode) -> Answer:
+        managers = {peer.id for peer in self.file.managers}
+        return await self.examiner.answer(request, who, managers=managers)
 
     # The agent's side.
 

@@ -11,7 +11,13 @@ from msgspec.structs import replace
 
 from swarmlet.agent.session import NodeRemoved
 from swarmlet.agent.subnets import own_subnets
-from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHealth
+from swarmlet.api.backend import (
+    InitRequest,
+    JoinRequest,
+    LocalState,
+    ManagerHealth,
+    NetworkPlan,
+)
 from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
 from swarmlet.consensus.port import OutcomeUnknown
@@ -29,7 +35,9 @@ from swarmlet.errors import (
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.specs import NodeSpec, Role
+from swarmlet.net import report
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -239,6 +247,28 @@ class Node:
         """Replace join tokens; the old ones are refused from now on."""
         with self._managing() as part:
             await part.members.rotate_tokens(worker=worker, manager=manager)
+
+    # Backend: this node's networks.
+
+    def _member(self) -> Membership:
+        if self._membership is None:
+            raise Unavailable(_NOT_IN_SWARM, advice="swarmlet init or swarmlet join makes it one")
+        return self._membership
+
+    def network_plan(self) -> NetworkPlan:
+        """What this node's kernel shall forward by."""
+        member = self._member()
+        wanted, failure = member.networking.planned()
+        return NetworkPlan(
+            node_id=member.identity.node_id,
+            text=report.dump(wanted),
+            plan=report.as_json(wanted),
+            failure=failure,
+        )
+
+    async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
+        """Have a node look at its networks."""
+        return await self._member().check(node_id, fix=fix)
 
     # Backend: entering and leaving a cluster.
 

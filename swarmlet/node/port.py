@@ -1,7 +1,7 @@
 """The node's port, both ways: what arrives is handed to the right part, what leaves is dialled."""
 
 import ssl
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -9,7 +9,17 @@ import trio
 
 from swarmlet.errors import InvalidInput, NotAllowed, SwarmletError, Unavailable
 from swarmlet.manager.manager import Manager
-from swarmlet.rpc.calls import Answer, CallRefused, Request, call_once
+from swarmlet.model.checks import NodeCheck
+from swarmlet.model.specs import Role
+from swarmlet.rpc.calls import (
+    Answer,
+    AskCheck,
+    CallRefused,
+    Checked,
+    Request,
+    call_once,
+    serve_calls,
+)
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.listener import Handler, RemoteNode, dial, serve
@@ -19,6 +29,10 @@ from swarmlet.security.tls import Protocol, client_context, server_context
 
 #: Seconds that another node may take to answer a probe.
 PROBE_TIMEOUT: Final = 1.0
+
+#: Seconds for a node to look at its networks and at its way to all others: milliseconds when all is
+#: well, and a second for each 32 nodes that do not answer.
+CHECK_TIMEOUT: Final = 90.0
 
 #: Seconds for one call to one manager, consensus included.
 CALL_TIMEOUT: Final = 35.0
@@ -50,6 +64,8 @@ class NodePort:
         self._clients: dict[Protocol, ssl.SSLContext] = {}
         #: The manager part while the node is a manager.
         self.manager: Manager | None = None
+        #: Who answers managers that ask how this node is.
+        self.examiner: Callable[[Request, RemoteNode], Awaitable[Answer]] | None = None
 
     def reload(self) -> None:
         """The certificate changed: new connections use the new one."""
@@ -96,11 +112,21 @@ class NodePort:
         await self._required().serve_raft(stream, who)
 
     async def _on_probe(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        """Say one byte: the daemon lives. Any node of the cluster may ask."""
+        """Say one byte: the daemon lives. Any node of the cluster may ask.
+
+        A manager may go on and ask how this node's networks are.
+        """
         if not who.node_id:
             raise NotAllowed("a probe needs a certificate")
         with stream_errors(who.host):
             await stream.send_all(b"!")
+        if who.role is not Role.MANAGER or self.examiner is None:
+            return
+        examiner = self.examiner
+        with trio.move_on_after(CHECK_TIMEOUT):
+            await serve_calls(
+                stream, lambda request: examiner(request, who), peer=who.node_id, calls=1
+            )
 
     # Outbound.
 
@@ -138,6 +164,26 @@ class NodePort:
             finally:
                 await trio.aclose_forcefully(stream)
         return False
+
+    async def ask_check(self, node_id: str, addr: str, request: AskCheck) -> NodeCheck:
+        """Have another node look at its networks. Raises Unavailable, or what it refused with."""
+        with trio.move_on_after(CHECK_TIMEOUT):
+            stream = await dial(addr, self._client_context(Protocol.PROBE), name=node_id)
+            try:
+                with stream_errors(addr):
+                    alive = bool(await stream.receive_some(1))
+                answer = await call_once(stream, request, peer=addr)
+            except (ConnectionLost, RemoteProtocolError) as exc:
+                raise Unavailable(
+                    f"{addr} does not answer checks: {exc.message}",
+                    advice="run the same version of swarmlet on all nodes",
+                ) from exc
+            finally:
+                await trio.aclose_forcefully(stream)
+            assert alive
+            assert isinstance(answer, Checked)
+            return answer.check
+        raise ConnectionLost(f"{addr} did not answer")
 
     async def call_any(self, addrs: Sequence[str], request: Request) -> Answer:
         """Make a call to the first manager that carries it out. Raises the last refusal."""

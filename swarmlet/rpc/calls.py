@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from swarmlet.errors import SwarmletError
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.specs import Availability, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import MAX_FRAME
@@ -108,6 +109,25 @@ class RemoveMember(Body, frozen=True, kw_only=True):
     member: str
 
 
+# On PROBE, behind the sign of life.
+
+
+class AskCheck(Body, frozen=True, kw_only=True):
+    """Look at your networks, and at your way to these nodes; ``fix``: repair them (managers)."""
+
+    peers: tuple[Peer, ...] = ()
+    fix: bool = False
+
+
+class Checked(Body, frozen=True, kw_only=True):
+    """What was found."""
+
+    check: NodeCheck = NodeCheck()
+
+
+# On all.
+
+
 class Done(Body, frozen=True, kw_only=True):
     """It is done."""
 
@@ -121,8 +141,10 @@ class Failed(Body, frozen=True, kw_only=True):
     leader: str = ""
 
 
-Request = AskCa | AskJoin | AskRenew | Forward | AskReadIndex | BecomeMember | RemoveMember
-Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | Done | Failed
+Request = (
+    AskCa | AskJoin | AskRenew | Forward | AskReadIndex | BecomeMember | RemoveMember | AskCheck
+)
+Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | Checked | Done | Failed
 
 
 class NumberedRequest(msgspec.Struct, frozen=True, array_like=True):

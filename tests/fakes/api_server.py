@@ -65,6 +65,7 @@ class FakeApi:
 class _UnixServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
+    request_queue_size = 64  # as many as a client may ask at once
 
     def handle_error(self, *args: object) -> None:
         """A client that hangs up is no news."""

@@ -6,7 +6,13 @@ from typing import Any
 
 from msgspec.structs import replace
 from swarmlet.api import wording
-from swarmlet.api.backend import InitRequest, JoinRequest, LocalState, ManagerHealth
+from swarmlet.api.backend import (
+    InitRequest,
+    JoinRequest,
+    LocalState,
+    ManagerHealth,
+    NetworkPlan,
+)
 from swarmlet.clock import SECOND, Instant
 from swarmlet.errors import (
     AlreadyExists,
@@ -19,6 +25,7 @@ from swarmlet.errors import (
     SwarmletError,
     Unavailable,
 )
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.ids import new_id
 from swarmlet.model.networks import INGRESS, NetworkSpec
 from swarmlet.model.objects import (
@@ -81,6 +88,8 @@ class FakeBackend:
         self.barriers = 0
         self.joined: JoinRequest | None = None
         self.rotated: list[tuple[bool, bool]] = []
+        self.check = NodeCheck(mtu=1450)
+        self.checked: list[tuple[str, bool]] = []
         self._local = LocalState(state="inactive")
         self._rng = Random(1)
         self._time = START
@@ -247,6 +256,15 @@ class FakeBackend:
         if node.status.state is not NodeState.DOWN and not force:
             raise FailedPrecondition(wording.NODE_IS_UP.format(id=node_id))
         await self.propose(DeleteNode(id=node_id, expect=node.version))
+
+    def network_plan(self) -> NetworkPlan:
+        if self._local.state == "inactive":
+            raise Unavailable(wording.NOT_IN_SWARM)
+        return NetworkPlan(node_id=self._local.node_id, text="node 1\n", plan={"links": {}})
+
+    async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
+        self.checked.append((node_id, fix))
+        return self.check
 
     # --- a cluster that does at once what it is asked ---
 

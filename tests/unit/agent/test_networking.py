@@ -17,6 +17,8 @@ from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.errors import EngineError, EngineUnavailable
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
 from swarmlet.model.specs import DnsConfig
+from swarmlet.net.facts import HostFacts
+from swarmlet.net.plan import Plan, plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
 from tests.fakes.fake_engine import FakeEngine
@@ -40,6 +42,18 @@ class FakeForwarder:
         self.adopted: list[str] = []
         self.stuck = False
         self.cleared = False
+        self.failure = ""
+        #: What is not as it should be; a repair puts right what ends in "!".
+        self.wrong: list[str] = []
+
+    def planned(self) -> Plan:
+        return plan(self.tables, HostFacts())
+
+    async def differences(self) -> list[str]:
+        return list(self.wrong)
+
+    async def repair(self) -> None:
+        self.wrong = [one for one in self.wrong if not one.endswith("!")]
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
@@ -82,6 +96,9 @@ class FakeNames:
         nameservers: Mapping[str, Sequence[str]],
     ) -> None:
         self.tables, self.listen, self.nameservers = tables, listen, nameservers
+
+    def trouble(self) -> str:
+        return "it does not run" if self.stopped else ""
 
     async def stop(self) -> None:
         self.stopped = True
@@ -293,3 +310,33 @@ def test_a_change_in_pieces_counts_when_it_is_whole() -> None:
     assert records.tables.networks.keys() == {"net2"}
     assert records.take(Forwarding(seq=1, full=True, me=1))
     assert records.tables == Tables(me=1)
+
+
+async def test_a_check_names_what_is_wrong_and_repairs_nothing(
+    fake: FakeEngine, directory: Path
+) -> None:
+    """Unless it is asked to; then it says what is right again, and what is not."""
+    async with a_node(fake, directory) as node:
+        assert "no manager has told" in (await node.networking.examine()).failure
+        node.tell(FRONT)
+        well = await node.networking.examine()
+        assert (well.differences, well.failure, well.resolver, well.mtu) == ((), "", "", 1450)
+        node.forwarder.wrong = ["route gone!", "rule gone"]
+        looked = await node.networking.examine()
+        assert (looked.differences, looked.repaired) == (("route gone!", "rule gone"), ())
+        fixed = await node.networking.examine(fix=True)
+        assert (fixed.differences, fixed.repaired) == (("rule gone",), ("route gone!",))
+        node.forwarder.wrong = [f"route {n}" for n in range(60)]
+        many = await node.networking.examine()
+        assert (len(many.differences), many.more) == (50, 10)
+
+
+async def test_a_check_says_why_kernel_and_names_lag_behind(
+    fake: FakeEngine, directory: Path
+) -> None:
+    async with a_node(fake, directory) as node:
+        node.tell(FRONT)
+        node.forwarder.failure, node.names.stopped = "nft: out of memory", True
+        found = await node.networking.examine(fix=True)
+        assert (found.failure, found.resolver) == ("nft: out of memory", "it does not run")
+        assert node.networking.planned()[1] == "nft: out of memory"

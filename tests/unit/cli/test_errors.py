@@ -164,7 +164,7 @@ def test_a_stale_answer_warns_once_and_succeeds(api: FakeApi, cli: Cli) -> None:
         (["stack", "deploy", "shop"], 2, "missing option"),
         (["stack", "deploy", "-c", "/nonexistent.yml", "shop"], 8, "No such file"),
         (["stack", "deploy", "-c", "-", "a b"], 2, "the name of the stack"),
-        (["network", "doctor"], 16, "not supported"),
+        (["network", "connect", "ov", "c"], 16, "not supported"),
         (["secret", "create", "x", "-"], 16, "not supported"),
         (["service", "logs", "-f", "web"], 16, "logs across nodes"),
         (["swarm", "ca", "--rotate"], 16, "not supported"),

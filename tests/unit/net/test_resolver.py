@@ -302,7 +302,9 @@ async def test_stopped_resolver_ends_and_stays_ended_until_the_next_table(direct
     async with kept(directory, port) as keeper:
         await publish(keeper, 2)
         first = await running(keeper)
+        assert keeper.trouble() == ""
         await keeper.stop()
+        assert keeper.trouble() == ""  # none is needed now
         assert resolver_files.read_record(keeper.record) is None
         assert await backends(port) == -1
         assert not keeper.table.exists()
@@ -333,6 +335,7 @@ async def test_resolver_that_cannot_start_is_tried_again(
         keeper = ResolverKeeper(directory, port=port)
         await publish(keeper, 2)
         assert not await keeper._start()
+        assert keeper.trouble() == "the resolver does not run"
     broken = ResolverKeeper(directory, extra=("--no-such-option",))
     assert not await broken._start()
     async with kept(directory, port) as keeper:

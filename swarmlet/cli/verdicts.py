@@ -1,0 +1,203 @@
+"""From what nodes found to what is wrong and what to do about it: pure."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+Json = Any
+
+OK: Final = "ok"
+PROBLEM: Final = "problem"
+REPAIRED: Final = "repaired"
+
+#: Seconds by which clocks may differ: certificates and logs stand that, and time servers do better.
+CLOCK: Final = 1.0
+
+FORWARDING: Final = "forwarding"
+NAMES: Final = "names"
+CLOCKS: Final = "clock"
+CONTROL: Final = "control port"
+VXLAN: Final = "vxlan"
+
+_LOG: Final = "journalctl -u swarmletd on {} says why"
+_FIX: Final = "swarmlet network doctor --fix"
+
+
+class Finding(NamedTuple):
+    """A check of a node or of a pair: ``detail`` is what was found, ``fix`` the way out."""
+
+    where: str
+    check: str
+    result: str = OK
+    detail: str = ""
+    fix: str = ""
+
+
+class Node(NamedTuple):
+    """A node of the cluster. ``addr`` is its address; ``up``: managers do not call it down.
+
+    One that was not ``asked`` is judged only by what others say of it.
+    """
+
+    id: str
+    name: str
+    addr: str = ""
+    up: bool = True
+    asked: bool = True
+
+
+class Silent(NamedTuple):
+    """Why a node could not be asked, and the way out."""
+
+    message: str
+    fix: str
+
+
+def judge(
+    nodes: Sequence[Node],
+    reports: Mapping[str, Json],
+    silent: Mapping[str, Silent],
+    *,
+    fixed: bool = False,
+) -> list[Finding]:
+    """Everything that was checked, nodes first. ``fixed``: a repair was asked for already."""
+    ordered = sorted(nodes, key=lambda n: (n.name, n.id))
+    found: list[Finding] = []
+    for node in filter(lambda n: n.asked, ordered):
+        report = reports.get(node.id)
+        if not node.up:
+            fix = f"start swarmletd on it, or forget it: swarmlet node rm {node.name}"
+            found.append(Finding(node.name, CONTROL, PROBLEM, "the node is down", fix))
+        elif report is None:
+            why = silent.get(node.id, Silent("it was not asked", ""))
+            found.append(Finding(node.name, CONTROL, PROBLEM, why.message, why.fix))
+        else:
+            found += _of_node(node, report, fixed=fixed)
+    if len(reports) > 1:
+        offsets = {n: float(reports[n.id]["ClockOffset"]) for n in ordered if n.id in reports}
+        found += _clocks(offsets)
+    for index, one in enumerate(ordered):
+        for other in ordered[index + 1 :]:
+            if one.up and other.up:
+                found += _of_pair(one, other, reports)
+    return found
+
+
+def count(findings: Sequence[Finding]) -> str:
+    """How many problems there are, in words."""
+    number = sum(1 for one in findings if one.result == PROBLEM)
+    return f"{number} problem{'' if number == 1 else 's'}"
+
+
+def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
+    log = _LOG.format(node.name)
+    for text in report["Repaired"]:
+        yield Finding(node.name, FORWARDING, REPAIRED, str(text))
+    fix = log if fixed else _FIX
+    for text in report["Differences"]:
+        yield Finding(node.name, FORWARDING, PROBLEM, str(text), fix)
+    if more := int(report["MoreDifferences"]):
+        yield Finding(node.name, FORWARDING, PROBLEM, f"{more} more differences", fix)
+    if report["Failure"]:
+        yield Finding(node.name, FORWARDING, PROBLEM, str(report["Failure"]), log)
+    elif not report["Differences"] and not report["Repaired"]:
+        yield Finding(node.name, FORWARDING, detail="the kernel is as planned")
+    if report["Resolver"]:
+        yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), log)
+    else:
+        yield Finding(node.name, NAMES)
+
+
+def _clocks(offsets: Mapping[Node, float]) -> Iterator[Finding]:
+    """Compare each clock with the middle one: whose own is wrong must not blame all others.
+
+    Where no single one is to blame, the two that differ most are named.
+    """
+    ordered = sorted(offsets, key=lambda n: offsets[n])
+    first, middle, last = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    off = {node: offsets[node] - offsets[middle] for node in offsets}
+    wrong = {n for n in offsets if abs(off[n]) > CLOCK} if len(offsets) > 2 else set[Node]()
+    if not wrong and (spread := offsets[last] - offsets[first]) > CLOCK:
+        yield Finding(
+            f"{first.name} <-> {last.name}",
+            CLOCKS,
+            PROBLEM,
+            f"{last.name} is {spread:.1f} s ahead of {first.name}",
+            "sudo timedatectl set-ntp true on both",
+        )
+        return
+    for node in offsets:
+        if node not in wrong:
+            yield Finding(node.name, CLOCKS)
+            continue
+        way = "ahead of" if off[node] > 0 else "behind"
+        yield Finding(
+            node.name,
+            CLOCKS,
+            PROBLEM,
+            f"it is {abs(off[node]):.1f} s {way} the others",
+            f"sudo timedatectl set-ntp true on {node.name}",
+        )
+
+
+def _of_pair(one: Node, other: Node, reports: Mapping[str, Json]) -> Iterator[Finding]:
+    """What two nodes say of each other; nothing when neither could be asked."""
+    views = [
+        (a, b, report, peer)
+        for a, b in ((one, other), (other, one))
+        for report in (reports.get(a.id),)
+        for peer in (_peer(report, b),)
+        if report is not None and peer is not None
+    ]
+    where = f"{one.name} <-> {other.name}"
+    tried = [(a, b, p) for a, b, _, p in views if p["Control"] != "untried"]
+    if tried:
+        yield _control(where, tried)
+    overlay = [view for view in views if view[3]["Overlay"] != "untried"]
+    if overlay:
+        yield _vxlan(where, overlay)
+
+
+def _peer(report: Json, node: Node) -> Json:
+    return next((p for p in report["Peers"] if p["NodeID"] == node.id), None) if report else None
+
+
+def _control(where: str, tried: Sequence[tuple[Node, Node, Json]]) -> Finding:
+    lost = [(a, b, p) for a, b, p in tried if p["Control"] != "well"]
+    if not lost:
+        return Finding(where, CONTROL)
+    detail = "; ".join(f"{a.name} does not reach {b.name} at {p['Addr']}" for a, b, p in lost)
+    ports = sorted({str(p["Addr"]).rpartition(":")[2] for _, _, p in lost})
+    fix = f"let tcp {', '.join(ports)} pass {_between(lost[0][0], lost[0][1])}"
+    return Finding(where, CONTROL, PROBLEM, detail, fix)
+
+
+def _vxlan(where: str, views: Sequence[tuple[Node, Node, Json, Json]]) -> Finding:
+    """Each question is answered: so it went both ways, or somewhere it did not."""
+    bad = [view for view in views if view[3]["Overlay"] != "well"]
+    if not bad:
+        return Finding(where, VXLAN, detail=f"{min(int(v[2]['MTU']) for v in views)} bytes pass")
+    strangers = [(a, b) for a, b, _, peer in bad if peer["Overlay"] == "unknown"]
+    if strangers:
+        a, b = strangers[0]
+        return Finding(
+            *(where, VXLAN, PROBLEM, f"{a.name} has not been told of {b.name} yet"),
+            f"if that lasts, {_LOG.format(a.name)}",
+        )
+    a, b, report, _ = bad[0]
+    lost = [view for view in bad if view[3]["Overlay"] == "none"]
+    if not lost:
+        size = max(int(view[2]["MTU"]) for view in bad)
+        return Finding(
+            *(where, VXLAN, PROBLEM, f"packets of {size} bytes do not pass, small ones do"),
+            f"make the MTU of their interfaces what the path {_between(a, b)} carries",
+        )
+    if len(lost) == len(views):
+        detail = "no packet comes back"
+    else:
+        detail = f"{lost[0][0].name} gets no packet back, {lost[0][1].name} does"
+    fix = f"let udp {report['DataPathPort']} pass both ways {_between(a, b)}"
+    return Finding(where, VXLAN, PROBLEM, detail, fix)
+
+
+def _between(one: Node, other: Node) -> str:
+    return f"between {one.addr or one.name} and {other.addr or other.name}"

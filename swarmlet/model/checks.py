@@ -1,0 +1,56 @@
+"""What a node finds when it looks at its networks: facts, no verdicts (those are for who asked)."""
+
+import enum
+
+import msgspec
+
+from swarmlet.clock import Instant, Nanos
+from swarmlet.model.networks import DEFAULT_DATA_PORT
+
+
+class Passage(enum.StrEnum):
+    """How one node reaches another in one way."""
+
+    UNTRIED = "untried"
+    WELL = "well"
+    SMALL = "small"  # small packets pass, full ones do not
+    NONE = "none"
+    UNKNOWN = "unknown"  # the node has not been told of the other
+
+
+class PeerCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node found on its way to another. ``addr`` is the control port that it tried."""
+
+    id: str
+    hostname: str = ""
+    addr: str = ""
+    control: Passage = Passage.UNTRIED
+    overlay: Passage = Passage.UNTRIED
+
+
+class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a node found.
+
+    ``differences`` are the things in which its kernel is not as planned (``more`` others are not
+    named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
+    looked at, or lags behind; ``resolver`` why names are not answered. ``mtu`` is the largest
+    packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
+    is ahead of the asker's, who fills it in.
+    """
+
+    began: Instant = Instant(0)
+    ended: Instant = Instant(0)
+    offset: Nanos = Nanos(0)
+    differences: tuple[str, ...] = ()
+    more: int = 0
+    repaired: tuple[str, ...] = ()
+    failure: str = ""
+    resolver: str = ""
+    mtu: int = 0
+    data_port: int = DEFAULT_DATA_PORT
+    peers: tuple[PeerCheck, ...] = ()
+
+
+def clock_offset(sent: Instant, began: Instant, ended: Instant, received: Instant) -> Nanos:
+    """How far another's clock is ahead, as NTP has it: what the way took cancels out."""
+    return Nanos(((began - sent) + (ended - received)) // 2)

@@ -1,0 +1,164 @@
+"""``network plan`` and ``network doctor``: all is well; a broken way between hosts is named."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from swarmlet.client import Json
+
+from tests.e2e.cluster import Cluster, diagnosed, eventually
+from tests.e2e.conftest import MakePlayground
+
+pytestmark = [pytest.mark.netns, pytest.mark.docker]
+
+Defer = Callable[..., object]
+
+
+@pytest.fixture(scope="module")
+def cluster(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
+    """A manager and two workers."""
+    playground = make_shared_playground(managers=1, workers=2)
+    with diagnosed(playground):
+        cluster = Cluster(playground)
+        cluster.wait_all_ready()
+        yield cluster
+
+
+def doctor(cluster: Cluster, host: str, *words: str) -> tuple[int, list[Json]]:
+    """The exit status, and a finding for each check."""
+    done = cluster.swarmlet(host, "network", "doctor", "--format", "json", *words, check=False)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def problems(cluster: Cluster, host: str = "m1") -> list[tuple[str, str]]:
+    """Where something is wrong, and which check says so."""
+    _, found = doctor(cluster, host)
+    return sorted((f["Where"], f["Check"]) for f in found if f["Result"] == "problem")
+
+
+def wait_well(cluster: Cluster) -> None:
+    """Wait until the doctor has nothing to say: a node must be told of the others first."""
+    eventually(
+        lambda: doctor(cluster, "m1")[0] == 0,
+        "all is well",
+        seen=lambda: cluster.swarmlet("m1", "network", "doctor", check=False).stdout,
+    )
+
+
+def test_a_cluster_that_is_well_has_every_pair_checked(cluster: Cluster) -> None:
+    wait_well(cluster)
+    status, found = doctor(cluster, "m1")
+    assert status == 0
+    assert {f["Result"] for f in found} == {"ok"}
+    assert sorted((f["Where"], f["Check"]) for f in found) == sorted(
+        [(host, check) for host in cluster.hosts for check in ("forwarding", "names", "clock")]
+        + [
+            (pair, check)
+            for pair in ("m1 <-> w1", "m1 <-> w2", "w1 <-> w2")
+            for check in ("control port", "vxlan")
+        ]
+    )
+    told = cluster.swarmlet("m1", "network", "doctor")
+    assert "15 checks, no problem." in told.stderr
+    assert "checked w2" in told.stderr
+
+
+def test_a_worker_checks_itself_and_its_way_to_others(cluster: Cluster) -> None:
+    wait_well(cluster)
+    status, found = doctor(cluster, "w1")
+    assert (status, {f["Result"] for f in found}) == (0, {"ok"})
+    assert {(f["Where"], f["Check"]) for f in found} == {
+        ("w1", "forwarding"),
+        ("w1", "names"),
+        ("m1 <-> w1", "control port"),
+        ("m1 <-> w1", "vxlan"),
+        ("w1 <-> w2", "vxlan"),
+    }
+
+
+def test_every_node_shows_its_plan(cluster: Cluster) -> None:
+    wait_well(cluster)
+    for host in cluster.hosts:
+        text = cluster.swarmlet(host, "network", "plan").stdout
+        assert "swl0: vxlan" in text
+        for other in cluster.hosts:
+            assert cluster.address(other) in text
+        found = json.loads(cluster.swarmlet(host, "network", "plan", "--format", "json").stdout)
+        assert (found["Failure"], found["Plan"]["links"]["device"]["port"]) == ("", 4789)
+
+
+def test_a_way_that_is_blocked_is_named_as_the_pair_that_has_it(
+    cluster: Cluster, defer: Defer
+) -> None:
+    """By a stranger's table, which the forwarder leaves alone."""
+    wait_well(cluster)
+    rule = f"ip saddr {cluster.address('w2')} udp dport 4789 drop"
+    run = cluster.playground.run
+    run("w1", "nft", "add", "table", "ip", "firewall")
+    defer(wait_well, cluster)
+    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
+    hook = "{ type filter hook input priority -10; }"
+    run("w1", "nft", f"add chain ip firewall input {hook}")
+    run("w1", "nft", f"add rule ip firewall input {rule}")
+    status, found = doctor(cluster, "m1")
+    assert status == 1
+    [bad] = [f for f in found if f["Result"] != "ok"]
+    assert (bad["Where"], bad["Check"], bad["Result"]) == ("w1 <-> w2", "vxlan", "problem")
+    assert bad["Detail"] == "no packet comes back"
+    both = f"{cluster.address('w1')} and {cluster.address('w2')}"
+    assert bad["Fix"] == f"let udp 4789 pass both ways between {both}"
+    assert problems(cluster, "w2") == [("w1 <-> w2", "vxlan")]
+    told = cluster.swarmlet("m1", "network", "doctor", check=False)
+    assert "1 problem" in told.stderr
+    assert "exit status 1" in told.stderr
+
+
+def test_large_packets_that_do_not_pass_are_told_from_none(cluster: Cluster, defer: Defer) -> None:
+    wait_well(cluster)
+    run = cluster.playground.run
+    run("w1", "nft", "add", "table", "ip", "firewall")
+    defer(wait_well, cluster)
+    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
+    run("w1", "nft", "add chain ip firewall input { type filter hook input priority -10; }")
+    rule = f"ip saddr {cluster.address('w2')} udp dport 4789 udp length > 1400 drop"
+    run("w1", "nft", f"add rule ip firewall input {rule}")
+    _, found = doctor(cluster, "m1")
+    [bad] = [f for f in found if f["Result"] != "ok"]
+    assert (bad["Where"], bad["Check"]) == ("w1 <-> w2", "vxlan")
+    assert bad["Detail"] == "packets of 1450 bytes do not pass, small ones do"
+
+
+def test_a_blocked_control_port_is_named(cluster: Cluster, defer: Defer) -> None:
+    """Between workers: nothing else would notice."""
+    wait_well(cluster)
+    run = cluster.playground.run
+    run("w1", "nft", "add", "table", "ip", "firewall")
+    defer(wait_well, cluster)
+    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
+    run("w1", "nft", "add chain ip firewall input { type filter hook input priority -10; }")
+    rule = f"ip saddr {cluster.address('w2')} tcp dport 2377 drop"
+    run("w1", "nft", f"add rule ip firewall input {rule}")
+    _, found = doctor(cluster, "m1")
+    [bad] = [f for f in found if f["Result"] != "ok"]
+    assert (bad["Where"], bad["Check"]) == ("w1 <-> w2", "control port")
+    assert bad["Detail"] == f"w2 does not reach w1 at {cluster.address('w1')}:2377"
+
+
+def test_a_repair_at_once_leaves_all_well(cluster: Cluster) -> None:
+    """Whether the forwarder or the doctor came first: what was destroyed is there again."""
+    wait_well(cluster)
+    cluster.playground.run("w1", "nft", "flush", "table", "ip", "swarmlet")
+    cluster.playground.run("w1", "ip", "link", "del", "swl0")
+    status, found = doctor(cluster, "m1", "--fix")
+    assert (status, {f["Result"] for f in found} - {"ok", "repaired"}) == (0, set())
+    assert "swl0: vxlan" in cluster.swarmlet("w1", "network", "plan").stdout
+    cluster.playground.run("w1", "ip", "link", "show", "swl0")
+
+
+def test_a_node_that_is_down_is_named_and_its_pairs_are_not(cluster: Cluster, defer: Defer) -> None:
+    wait_well(cluster)
+    defer(wait_well, cluster)
+    defer(cluster.playground.start_daemon, "w2")
+    cluster.playground.stop_daemon("w2", kill=True)
+    cluster.wait_state("w2", "down")
+    assert problems(cluster) == [("w2", "control port")]

@@ -1,0 +1,145 @@
+"""What is wrong, from what nodes found: each fact has its sentence and its way out."""
+
+from typing import Any
+
+import pytest
+from swarmlet.cli import verdicts
+from swarmlet.cli.verdicts import Finding, Node, Silent, judge
+
+Json = Any
+
+A, B, C = (Node(f"id-{n}", n, f"10.0.0.{i}") for i, n in enumerate("abc", start=1))
+
+
+def peer(node: Node, control: str = "well", overlay: str = "well") -> Json:
+    return {
+        "NodeID": node.id,
+        "Hostname": node.name,
+        "Addr": f"{node.addr}:2377",
+        "Control": control,
+        "Overlay": overlay,
+    }
+
+
+def report(*peers: Json, **more: Json) -> Json:
+    return {
+        "ClockOffset": 0.0,
+        "Differences": [],
+        "MoreDifferences": 0,
+        "Repaired": [],
+        "Failure": "",
+        "Resolver": "",
+        "MTU": 1450,
+        "DataPathPort": 4789,
+        "Peers": list(peers),
+    } | more
+
+
+def bad(found: list[Finding]) -> list[Finding]:
+    return [one for one in found if one.result == verdicts.PROBLEM]
+
+
+def test_all_well() -> None:
+    found = judge([B, A], {A.id: report(peer(B)), B.id: report(peer(A))}, {})
+    assert found == [
+        Finding("a", "forwarding", "ok", "the kernel is as planned"),
+        Finding("a", "names"),
+        Finding("b", "forwarding", "ok", "the kernel is as planned"),
+        Finding("b", "names"),
+        Finding("a", "clock"),
+        Finding("b", "clock"),
+        Finding("a <-> b", "control port"),
+        Finding("a <-> b", "vxlan", "ok", "1450 bytes pass"),
+    ]
+    assert verdicts.count(found) == "0 problems"
+
+
+def test_each_difference_is_named_with_its_way_out() -> None:
+    wrong = report(Differences=["route x is missing"], MoreDifferences=3, Resolver="it is gone")
+    found = judge([A], {A.id: wrong}, {})
+    fix, log = "swarmlet network doctor --fix", "journalctl -u swarmletd on a says why"
+    assert found == [
+        Finding("a", "forwarding", "problem", "route x is missing", fix),
+        Finding("a", "forwarding", "problem", "3 more differences", fix),
+        Finding("a", "names", "problem", "it is gone", log),
+    ]
+    after = judge([A], {A.id: report(Differences=["y"], Repaired=["x"])}, {}, fixed=True)
+    assert after[:2] == [
+        Finding("a", "forwarding", "repaired", "x"),
+        Finding("a", "forwarding", "problem", "y", log),
+    ]
+    assert verdicts.count(after) == "1 problem"
+    failed = judge([A], {A.id: report(Failure="nft: no")}, {})
+    assert failed[0] == Finding("a", "forwarding", "problem", "nft: no", log)
+
+
+def test_a_node_that_is_down_or_silent_is_one_problem_and_its_pairs_are_none() -> None:
+    """What others found on their way to the silent one is said, too."""
+    down, silent = C._replace(up=False), {B.id: Silent("b:2377 timed out", "look at it")}
+    found = judge([A, B, down], {A.id: report(peer(B, "none"))}, silent)
+    assert bad(found) == [
+        Finding("b", "control port", "problem", "b:2377 timed out", "look at it"),
+        Finding(
+            *("c", "control port", "problem", "the node is down"),
+            "start swarmletd on it, or forget it: swarmlet node rm c",
+        ),
+        Finding(
+            *("a <-> b", "control port", "problem", "a does not reach b at 10.0.0.2:2377"),
+            "let tcp 2377 pass between 10.0.0.1 and 10.0.0.2",
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("there", "back", "detail", "fix"),
+    [
+        ("none", "none", "no packet comes back", "let udp 4789 pass both ways"),
+        ("none", "well", "a gets no packet back, b does", "let udp 4789 pass both ways"),
+        ("small", "none", "b gets no packet back, a does", "let udp 4789 pass both ways"),
+        (
+            "small",
+            "well",
+            "packets of 1450 bytes do not pass, small ones do",
+            "make the MTU of their interfaces what the path",
+        ),
+        ("unknown", "well", "a has not been told of b yet", "if that lasts, journalctl"),
+    ],
+)
+def test_what_does_not_pass_between_two(there: str, back: str, detail: str, fix: str) -> None:
+    reports = {A.id: report(peer(B, overlay=there)), B.id: report(peer(A, overlay=back))}
+    [found] = bad(judge([A, B], reports, {}))
+    assert (found.where, found.check, found.detail) == ("a <-> b", "vxlan", detail)
+    assert found.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("offsets", "named"),
+    [
+        ((0.0, 0.9, -0.1), {}),
+        ((0.0, 2.5, 0.1), {"b": "it is 2.4 s ahead of the others"}),
+        # The asker's own clock is wrong: it is the one to blame.
+        ((0.0, 3.0, 3.0), {"a": "it is 3.0 s behind the others"}),
+        # No single one is far from the middle.
+        ((0.0, 0.8, -0.8), {"c <-> b": "b is 1.6 s ahead of c"}),
+        ((0.0, 2.0), {"a <-> b": "b is 2.0 s ahead of a"}),
+    ],
+)
+def test_clocks_that_differ_by_more_than_a_second(
+    offsets: tuple[float, ...], named: dict[str, str]
+) -> None:
+    nodes = [A, B, C][: len(offsets)]
+    reports = {n.id: report(ClockOffset=o) for n, o in zip(nodes, offsets, strict=True)}
+    found = bad(judge(nodes, reports, {}))
+    assert {one.where: one.detail for one in found} == named
+    assert {one.check for one in found} <= {"clock"}
+
+
+def test_what_was_not_tried_is_no_check() -> None:
+    """As on a worker, which knows no control port of other workers."""
+    stranger = B._replace(addr="", asked=False)
+    found = judge([A, stranger], {A.id: report(peer(B, "untried", "well"))}, {})
+    assert [(one.where, one.check) for one in found] == [
+        ("a", "forwarding"),
+        ("a", "names"),
+        ("a <-> b", "vxlan"),
+    ]
