@@ -141,7 +141,7 @@ class Dispatcher:
             session.touch_records(touched)
 
     async def _end_withdrawals(self) -> None:
-        """Stop tasks whose withdrawal some node does not confirm in time."""
+        """Stop tasks that no node sends connections to, or that waited long enough for that."""
         while True:
             with trio.move_on_at(self._withdrawals.wake_at):
                 await self._expiry.wait()
@@ -180,7 +180,8 @@ class Dispatcher:
             finally:
                 if self.sessions.get(node_id) is session:
                     del self.sessions[node_id]
-                    self._stop(self._withdrawals.left(node_id))
+                    self._withdrawals.left(node_id, trio.current_time())
+                    self._expiry.set()
                     self._ears.ended(node_id, session.goodbye)
 
     async def _is_known(self, node_id: str) -> bool:
@@ -262,7 +263,9 @@ class Dispatcher:
                 case ProbeAnswer():
                     self._ears.probed(message.seq, heard=message.heard)
                 case Forwarded():
-                    self._stop(self._withdrawals.confirmed(session.node_id, message.seq))
+                    now = trio.current_time()
+                    self._withdrawals.confirmed(session.node_id, message.seq, now)
+                    self._expiry.set()
                 case Hello():
                     return
 

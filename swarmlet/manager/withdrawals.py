@@ -1,9 +1,9 @@
 """Tasks that are to stop, held until no node sends new connections to them any more.
 
 Stopping a task begins with taking it out of every node's maps. Its own node is told to stop it when
-the others have said that their kernels forward accordingly, which takes milliseconds; or after
-:data:`PATIENCE`, since a node that does not answer must not keep a task alive. Pure: time is an
-argument.
+the others have said that their kernels forward accordingly, which takes milliseconds, and a little
+later (:data:`LINGER`); or after :data:`PATIENCE`, since a node that does not answer must not keep a
+task alive. Pure: time is an argument.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,10 @@ from swarmlet.clock import Seconds
 
 #: Seconds that a stop waits for nodes that do not answer.
 PATIENCE: Final = Seconds(2.0)
+
+#: Seconds for what is under way when the last new connection was made: many servers answer nothing
+#: more once they are told to stop.
+LINGER: Final = Seconds(0.5)
 
 
 class Withdrawals:
@@ -42,13 +46,13 @@ class Withdrawals:
             if node_id in waiting:
                 waiting[node_id] = seq
 
-    def confirmed(self, node_id: str, seq: int) -> list[str]:
-        """A node forwards by a message. Returns the tasks that nobody waits for any more."""
-        return self._strike(node_id, seq)
+    def confirmed(self, node_id: str, seq: int, now: float) -> None:
+        """A node forwards by a message. What nobody waits for any more ends soon."""
+        self._strike(node_id, seq, now)
 
-    def left(self, node_id: str) -> list[str]:
-        """A node's session ended: nobody waits for it. Returns tasks as :meth:`confirmed`."""
-        return self._strike(node_id, None)
+    def left(self, node_id: str, now: float) -> None:
+        """A node's session ended: nobody waits for it."""
+        self._strike(node_id, None, now)
 
     def expired(self, now: float) -> list[str]:
         """Tasks that waited long enough; they are held no more."""
@@ -62,18 +66,15 @@ class Withdrawals:
         """When the next one expires."""
         return min(self._deadlines.values(), default=float("inf"))
 
-    def _strike(self, node_id: str, seq: int | None) -> list[str]:
-        done = []
-        for task_id, waiting in list(self._open.items()):
+    def _strike(self, node_id: str, seq: int | None, now: float) -> None:
+        for task_id, waiting in self._open.items():
             if node_id not in waiting:
                 continue
             told = waiting[node_id]
             if seq is None or (told is not None and told <= seq):
                 del waiting[node_id]
                 if not waiting:
-                    self._end(task_id)
-                    done.append(task_id)
-        return done
+                    self._deadlines[task_id] = min(self._deadlines[task_id], now + LINGER)
 
     def _end(self, task_id: str) -> None:
         del self._open[task_id], self._deadlines[task_id]

@@ -161,6 +161,8 @@ def _forward(data_port: int) -> Chain:
             "ip saddr != @overlay ip daddr != @overlay return",
             # The outer packet inherits the mark: with a peer's number it would be sent round.
             f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}",
+            # Back to the node that a client came in by, which knows that client; this one may not.
+            f"ct direction reply ct mark and {ENTRY:#x} != 0 goto let",
             # Dead tasks, and virtual addresses without a backend. Before "established": what is
             # connected to a task that went is reset.
             f"{_DEAD} goto refuse",

@@ -16,7 +16,8 @@ from tests.e2e.conftest import MakePlayground
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
-#: A web server that says who asked and who answers; it ends in order when it is told to.
+#: A web server that says who asked and who answers. Told to end it answers what is under way first,
+#: as servers do that care for their clients.
 SERVER: Final = (
     "sh",
     "-c",
@@ -24,7 +25,7 @@ SERVER: Final = (
 printf '#!/bin/sh\\necho; echo $REMOTE_ADDR $HOSTNAME\\n' >/www/cgi-bin/who
 chmod +x /www/cgi-bin/who
 httpd -f -p 80 -h /www &
-trap 'kill $!; exit 0' TERM
+trap 'sleep 1; kill $!; exit 0' TERM
 wait""",
 )
 #: It is healthy when it answers.

@@ -1,7 +1,7 @@
 """A task is stopped when nobody sends it connections any more, or when that took too long."""
 
 import pytest
-from swarmlet.manager.withdrawals import PATIENCE, Withdrawals
+from swarmlet.manager.withdrawals import LINGER, PATIENCE, Withdrawals
 
 
 @pytest.fixture
@@ -11,26 +11,39 @@ def one() -> Withdrawals:
     return withdrawals
 
 
-def test_it_is_held_until_the_last_node_confirms(one: Withdrawals) -> None:
+def test_it_is_held_until_the_last_node_confirms_and_a_little_longer(one: Withdrawals) -> None:
+    """What is under way then is still answered."""
     one.told("a", ["t"], 3)
     one.told("b", ["t"], 7)
-    assert one.confirmed("a", 3) == []
+    one.confirmed("a", 3, 10.1)
+    assert one.wake_at == 10.0 + PATIENCE
+    one.confirmed("b", 8, 10.2)
+    assert one.wake_at == 10.2 + LINGER
     assert one.holds("t")
-    assert one.confirmed("b", 8) == ["t"]
+    assert one.expired(10.2 + LINGER) == ["t"]
     assert not one.holds("t")
 
 
 def test_an_older_confirmation_says_nothing(one: Withdrawals) -> None:
-    assert one.confirmed("a", 99) == []  # it was not told yet
+    one.confirmed("a", 99, 10.1)  # it was not told yet
     one.told("a", ["t"], 3)
-    assert one.confirmed("a", 2) == []
-    assert one.left("b") == []
-    assert one.confirmed("a", 3) == ["t"]
+    one.confirmed("a", 2, 10.2)
+    one.left("b", 10.3)
+    assert one.wake_at == 10.0 + PATIENCE
+    one.confirmed("a", 3, 10.4)
+    assert one.wake_at == 10.4 + LINGER
 
 
 def test_a_node_that_goes_is_not_waited_for(one: Withdrawals) -> None:
-    one.left("a")
-    assert one.left("b") == ["t"]
+    one.left("a", 10.1)
+    one.left("b", 10.2)
+    assert one.wake_at == 10.2 + LINGER
+
+
+def test_the_last_word_never_makes_it_wait_longer(one: Withdrawals) -> None:
+    one.left("a", 10.1)
+    one.left("b", 10.0 + PATIENCE - LINGER / 2)
+    assert one.wake_at == 10.0 + PATIENCE
 
 
 def test_a_silent_node_holds_a_task_only_so_long(one: Withdrawals) -> None:
