@@ -62,8 +62,20 @@ class NodePort:
         self._files = files
         self._server: ssl.SSLContext | None = None
         self._clients: dict[Protocol, ssl.SSLContext] = {}
-        #: The manager part while the node is a manager.
-        self.manager: Manager | None = None
+        self._manager: Manager | None = None
+        self._served: set[trio.CancelScope] = set()
+
+    @property
+    def manager(self) -> Manager | None:
+        """The manager part while the node is a manager."""
+        return self._manager
+
+    @manager.setter
+    def manager(self, manager: Manager | None) -> None:
+        """Hand over: what the former part serves ends, or its callers would ask a dead one."""
+        self._manager = manager
+        for scope in self._served:
+            scope.cancel()
         #: Who answers managers that ask how this node is.
         self.examiner: Callable[[Request, RemoteNode], Awaitable[Answer]] | None = None
 
@@ -100,16 +112,26 @@ class NodePort:
         return self.manager
 
     async def _on_join(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        await self._required().serve_stranger(stream, who)
+        await self._while_it_manages(self._required().serve_stranger, stream, who)
 
     async def _on_agent(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        await self._required().serve_agent(stream, who)
+        await self._while_it_manages(self._required().serve_agent, stream, who)
 
     async def _on_manager(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        await self._required().serve_manager(stream, who)
+        await self._while_it_manages(self._required().serve_manager, stream, who)
 
     async def _on_raft(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
-        await self._required().serve_raft(stream, who)
+        await self._while_it_manages(self._required().serve_raft, stream, who)
+
+    async def _while_it_manages(
+        self, serve: Handler, stream: trio.abc.Stream, who: RemoteNode
+    ) -> None:
+        with trio.CancelScope() as scope:
+            self._served.add(scope)
+            try:
+                await serve(stream, who)
+            finally:
+                self._served.discard(scope)
 
     async def _on_probe(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
         """Say one byte: the daemon lives. Any node of the cluster may ask.
