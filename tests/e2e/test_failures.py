@@ -45,6 +45,12 @@ def revive(cluster: Cluster) -> None:
     cluster.wait_all_ready()
 
 
+def has_one_in_each_slot(cluster: Cluster, service: str) -> bool:
+    """As :func:`one_in_each_slot`, to wait for."""
+    one_in_each_slot(cluster, service)
+    return True
+
+
 def one_in_each_slot(cluster: Cluster, service: str) -> None:
     """No slot has two containers that run, on whichever hosts; every container has its task."""
     names = [c["Names"][0].strip("/") for c in cluster.containers(service)]
@@ -261,6 +267,11 @@ def test_a_manager_that_boots_alone_shows_what_it_knew(cluster: Cluster) -> None
     """No quorum, no leader, a fresh start: reads are answered from the disk, and labelled."""
     cluster.create("web", "--mode=global")  # so that it has a task there
     cluster.wait_running("web", 5)
+    kept = cluster.playground.host("m3").state_dir / "tasks"
+    eventually(
+        lambda: any(b"web" in file.read_bytes() for file in kept.glob("*")),
+        "m3 has its task on disk: that may take a moment longer",
+    )
     cluster.playground.kill(*cluster.hosts)
     cluster.playground.start("m3")
     eventually(lambda: stale(cluster, "m3"), "m3 says that it is stale")
@@ -382,7 +393,7 @@ def test_a_hung_engine_loses_its_tasks_and_gets_no_more_until_it_answers(cluster
     # What the engine was asked before it hung it may still do when it goes on, for a moment.
     for service in ("web", "more"):
         eventually(
-            lambda name=service: one_in_each_slot(cluster, name) is None,
+            partial(has_one_in_each_slot, cluster, service),
             f"no slot of {service} has two containers",
         )
     cluster.wait_containers("web", 5)
