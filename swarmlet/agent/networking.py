@@ -139,8 +139,11 @@ class Networking:
     def take(self, message: Forwarding) -> None:
         """A manager said what to forward by."""
         if self._records.take(message):
-            self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
+            self._forward()
             self._note()
+
+    def _forward(self) -> None:
+        self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
 
     def _note(self) -> None:
         self._version += 1
@@ -156,7 +159,7 @@ class Networking:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep kernel, names and engine in line until cancelled, which touches none of them."""
-        self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
+        self._forward()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._forwarder.run)
             nursery.start_soon(self._names.run)
