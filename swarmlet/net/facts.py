@@ -19,11 +19,13 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is read from the machine.
 
     ``has_address``: whether an interface bears the address that peers know this node by (not so
-    behind address translation). ``accept_chain`` is the iptables chain where forwarded packets
+    behind address translation). ``underlay`` is the device that bears it, "" if none does.
+    ``accept_chain`` is the iptables chain where forwarded packets
     must be accepted, "" if none need be. ``ports`` are those of our bridges.
     """
 
     has_address: bool = True
+    underlay: str = ""
     underlay_mtu: int = DEFAULT_MTU
     bridge_nf: bool = False
     accept_chain: str = ""

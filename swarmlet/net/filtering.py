@@ -24,7 +24,9 @@ _PROTOCOLS: Final = "meta l4proto { tcp, udp, sctp }"
 _OURS: Final = f"@th,96,24 {VNI}"
 
 _FROM_PEER: Final = f'iifname "{DEVICE}"'
+_ENTERED: Final = f"ct mark and {ENTRY:#x} != 0"
 _TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
+_FORGET_ENTRY: Final = f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}"
 _QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
 
 _DEAD: Final = "ip daddr @overlay ip daddr != @live"
@@ -35,8 +37,13 @@ _NO_BACKEND: Final = f"ct direction original ct mark and {EMPTY:#x} != 0 goto re
 #: A refusal that the asker notices at once.
 REFUSE: Final = Chain(("meta l4proto tcp reject with tcp reset", "reject"))
 
-#: What we let through is let through by the engine's rules too: they accept this mark.
-LET: Final = Chain((f"meta mark set meta mark or {ACCEPTED:#x}", "accept"))
+#: What we let through is let through by the engine's rules too: they accept connections so marked.
+#: Not the packets: the device for peers looks up the way for every marked one anew.
+LET: Final = Chain((f"ct mark set ct mark or {ACCEPTED:#x}", "accept"))
+
+#: Chains for packets by the link they come in by.
+FROM_PEER: Final = "from_peer"
+FROM_TASK: Final = "from_task"
 
 #: Connections to an address of this host.
 _PUBLISHED: Final = Chain(
@@ -47,17 +54,24 @@ _PUBLISHED: Final = Chain(
 )
 
 
-def ip_chains(data_port: int, control_port: int, *, vtep: str, bridge_nf: bool) -> dict[str, Chain]:
+def ip_chains(
+    data_port: int, control_port: int, *, vtep: str, underlay: str, bridge_nf: bool
+) -> dict[str, Chain]:
     """The chains of table ``ip swarmlet`` that are the same whatever runs."""
     own = (f"tcp dport {control_port} return", f"udp dport {data_port} return", _NAMES)
     chains = {
         "refuse": REFUSE,
         "let": LET,
         "published": _PUBLISHED,
+        "tunnel": _tunnel(underlay),
+        FROM_PEER: _FROM_PEERS,
+        FROM_TASK: _FROM_TASKS,
         "raw": _raw(data_port),
+        "raw_out": _raw_out(data_port),
         "entry": _ENTRY,
         "nat_in": _nat("prerouting", "dstnat - 5", own),
         "nat_local": _nat("output", "-105", own),
+        "known": _KNOWN,
         "forward": _forward(data_port),
         "input": _INPUT,
         "output": _OUTPUT,
@@ -77,8 +91,8 @@ def bridge_chains() -> dict[str, Chain]:
         # Before connection tracking of bridge-nf (-200 in its own way): a forged packet is no flow.
         "ports": Chain(
             (
-                "iifname @pinned ether type ip iifname . ip saddr != @pins drop",
-                "iifname @pinned ether type arp iifname . arp saddr ip != @pins drop",
+                "ether type ip iifname @pinned iifname . ip saddr != @pins drop",
+                "ether type arp iifname @pinned iifname . arp saddr ip != @pins drop",
             ),
             "type filter hook prerouting priority -300",
         ),
@@ -99,31 +113,59 @@ def _raw(data_port: int) -> Chain:
     """Before connection tracking: what cannot be true is dropped."""
     return Chain(
         (
-            # Strangers' packets, and those that a task of this host sends.
-            f"udp dport {data_port} {_OURS} fib daddr type local ip saddr != @peers drop",
-            f"udp dport {data_port} {_OURS} fib daddr type local iifname @bridges drop",
-            # A plain container may forge a peer's address, but does not come in where that is.
-            f"udp dport {data_port} {_OURS} fib daddr type local fib saddr . iif oif missing drop",
-            f"{_FROM_PEER} ether saddr != @macs drop",
-            # route_localnet opens the host's own 127.0.0.0/8 to these links.
-            "iifname @links ip daddr 127.0.0.0/8 drop",
-            # A task sends from its own addresses only, whichever of its links the packet takes.
-            "iifname @bridges iifname . ip saddr != @sources drop",
-            'ip saddr @overlay iifname != "lo" iifname != @links drop',
-            # One client may come in by two nodes with the same port, to the same backend: their
-            # connections are told apart by the zone.
-            f"{_FROM_PEER} ct original zone set ether saddr map @zones",
+            f"udp dport {data_port} {_OURS} fib daddr type local goto tunnel",
+            "iifname vmap @doors",
+            'ip saddr @overlay iifname != "lo" drop',
         ),
         "type filter hook prerouting priority raw - 5",
     )
+
+
+def _raw_out(data_port: int) -> Chain:
+    """What goes out to peers has no connection: each direction's source ports are its own."""
+    return Chain(
+        (f"udp dport {data_port} {_OURS} notrack",),
+        "type filter hook output priority raw - 5",
+    )
+
+
+def _tunnel(underlay: str) -> Chain:
+    """VXLAN to this host: not from strangers, nor from a task or a container of this host."""
+    elsewhere = f'iifname != "{underlay}" ' if underlay else ""
+    return Chain(
+        (
+            "ip saddr != @peers drop",
+            "iifname @bridges drop",
+            # A plain container may forge a peer's address, but does not come in where that is.
+            f"{elsewhere}fib saddr . iif oif missing drop",
+            "notrack",
+        )
+    )
+
+
+#: route_localnet opens the host's own 127.0.0.0/8 to these links.
+_NO_LOOPBACK: Final = "ip daddr 127.0.0.0/8 drop"
+
+_FROM_PEERS: Final = Chain(
+    (
+        _NO_LOOPBACK,
+        # One client may come in by two nodes with the same port, to the same backend: their
+        # connections are told apart by the zone.
+        "ct original zone set ether saddr map @zones accept",
+        "drop",
+    )
+)
+
+#: A task sends from its own addresses only, whichever of its links the packet takes.
+_FROM_TASKS: Final = Chain((_NO_LOOPBACK, "iifname . ip saddr != @sources drop"))
 
 
 #: Which node a client came in by, and back to that node with the replies.
 _ENTRY: Final = Chain(
     (
         # Tasks too: this node may take no part in their network, and know no way back to them.
-        f"{_FROM_PEER} ct state new ct mark set ether saddr map @entries",
-        f'iifname != "{DEVICE}" ct direction reply ct mark and {ENTRY:#x} != 0 {_TO_ENTRY}',
+        f"ct state new {_FROM_PEER} ct mark set ether saddr map @entries",
+        f'{_ENTERED} ct direction reply iifname != "{DEVICE}" {_TO_ENTRY}',
     ),
     "type filter hook prerouting priority mangle - 5",
 )
@@ -147,8 +189,21 @@ def _nat(hook: str, priority: str, own: tuple[str, ...]) -> Chain:
 
 #: With bridge-nf-call-iptables a redirected packet may go on inside the bridge: let it.
 _REDIRECTED: Final = Chain(
-    (f"iifname @links ct status dnat meta mark set meta mark or {REDIRECTED:#x}",),
+    (f"ct status dnat iifname @bridges meta mark set meta mark or {REDIRECTED:#x}",),
     "type filter hook prerouting priority dstnat + 5",
+)
+
+
+#: Most packets: of connections that were let through. The cheapest questions come first.
+_KNOWN: Final = Chain(
+    (
+        # Back to the node that a client came in by, which knows that client; this one may not.
+        # The outer packet inherits the mark: with a peer's number it would be sent round.
+        f"{_ENTERED} ct direction reply {_FORGET_ENTRY} accept",
+        "ip daddr @live accept",
+        # What is connected to a task that went is reset.
+        "ip daddr @overlay goto refuse",
+    )
 )
 
 
@@ -158,15 +213,10 @@ def _forward(data_port: int) -> Chain:
         (
             # Through this node's own masquerading a container would look like this node to a peer.
             f"udp dport {data_port} {_OURS} ip daddr @peers drop",
+            "ct state established,related goto known",
             "ip saddr != @overlay ip daddr != @overlay return",
-            # The outer packet inherits the mark: with a peer's number it would be sent round.
-            f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}",
-            # Back to the node that a client came in by, which knows that client; this one may not.
-            f"ct direction reply ct mark and {ENTRY:#x} != 0 goto let",
-            # Dead tasks, and virtual addresses without a backend. Before "established": what is
-            # connected to a task that went is reset.
+            # Dead tasks, and virtual addresses without a backend.
             f"{_DEAD} goto refuse",
-            "ct state established,related goto let",
             "ip saddr . ip daddr @pairs goto let",
             # The peer looked at it as we do. It may be of another network, to a published port.
             f"{_FROM_PEER} goto let",
@@ -183,7 +233,7 @@ def _forward(data_port: int) -> Chain:
 _INPUT: Final = Chain(
     (
         _NO_BACKEND,
-        f'ip saddr @internal iifname != "lo" ct state new {_QUESTIONS} goto refuse',
+        f'ct state new ip saddr @internal iifname != "lo" {_QUESTIONS} goto refuse',
     ),
     "type filter hook input priority filter - 5",
 )

@@ -36,7 +36,7 @@ _BRIDGE_NF: Final = "net/bridge/bridge-nf-call-iptables"
 #: The settings of the host as they were before us, in the directory that the caller gives.
 REMEMBERED: Final = "host-settings.json"
 
-_ACCEPT: Final = f"-m mark --mark {ACCEPTED:#x}/{ACCEPTED:#x} -j ACCEPT"
+_ACCEPT: Final = f"-m connmark --mark {ACCEPTED:#x}/{ACCEPTED:#x} -j ACCEPT"
 
 #: What one ``ip -batch`` asks for. Without filters that can fail: each line must give one answer.
 _QUESTIONS: Final = (
@@ -227,13 +227,13 @@ def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
 
 def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
     own = next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
-    underlay = next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
+    bearer = next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
+    # Loopback may hold a node's address; that says nothing of where packets go.
+    underlay = bearer if bearer and bearer["ifname"] != "lo" else None
     return HostFacts(
-        has_address=underlay is not None,
-        # Loopback may hold a node's address; its own MTU says nothing.
-        underlay_mtu=min(underlay["mtu"], 9000)
-        if underlay and underlay["ifname"] != "lo"
-        else DEFAULT_MTU,
+        has_address=bearer is not None,
+        underlay=underlay["ifname"] if underlay and '"' not in underlay["ifname"] else "",
+        underlay_mtu=min(underlay["mtu"], 9000) if underlay else DEFAULT_MTU,
         bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
         accept_chain=accept_chain,
     )

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from swarmlet.model.forwarding import Reach
 from swarmlet.net.facts import HostFacts
+from swarmlet.net.filtering import FROM_PEER, FROM_TASK
 from swarmlet.net.numbers import DEVICE, ENTRY_SHIFT, bridge_name, mac
 from swarmlet.net.records import Bridge, Records
 from swarmlet.net.ruleset import Elements
@@ -34,13 +35,15 @@ def ip_sets(
             "ipv4_addr", (n.subnet for n in records.networks.values() if n.internal)
         ),
         "peers": _set("ipv4_addr", (peer.addr for peer in records.peers.values())),
-        "macs": _set("ether_addr", (mac(n) for n in macs)),
         "zones": Elements("typeof ether saddr : ct original zone", {mac(n): str(n) for n in macs}),
         "entries": Elements(
             "type ether_addr : mark", {mac(n): f"{n << ENTRY_SHIFT:#x}" for n in macs}
         ),
         "bridges": _set("ifname", names),
-        "links": _set("ifname", [*names, f'"{DEVICE}"']),
+        "doors": Elements(
+            "type ifname : verdict",
+            {f'"{DEVICE}"': f"goto {FROM_PEER}"} | dict.fromkeys(names, f"goto {FROM_TASK}"),
+        ),
         "live": _set(
             "ipv4_addr",
             (

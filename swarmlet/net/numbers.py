@@ -31,7 +31,7 @@ FIRST_TABLE: Final = 7000
 TABLE: Final = "swarmlet"
 
 #: Bits of packet marks and connection marks.
-#: Packet: let through by us (an iptables rule accepts by it).
+#: Connection: let through by us (an iptables rule accepts by it).
 ACCEPTED: Final = 0x1000_0000
 #: Connection: to a published port.
 PUBLISHED: Final = 0x2000_0000

@@ -55,6 +55,7 @@ def plan(tables: Tables, host: HostFacts) -> Plan:
         tables.data_port,
         tables.control_port,
         vtep=node_address(tables.me),
+        underlay=host.underlay,
         bridge_nf=host.bridge_nf,
     )
     return Plan(

@@ -57,6 +57,14 @@ def test_a_port_answers_on_every_address_of_the_node(lan: Lan) -> None:
         assert names(answers) == {"web1", "web2", "web3"}
 
 
+def test_hosts_track_connections_not_the_packets_around_them(lan: Lan) -> None:
+    """Each direction of VXLAN has ports of its own, so its flows would only fill the table."""
+    assert tcp(lan.containers["web1"].space, "10.10.9.12", 80) == "web2 10.10.9.11"
+    tracked = lan.hosts[2].space.run("cat", "/proc/net/nf_conntrack")
+    assert "dport=80" in tracked
+    assert "dport=4789" not in tracked
+
+
 def test_a_node_reaches_the_ports_of_another(lan: Lan) -> None:
     """Even when the backend runs on the asking node."""
     answers = {tcp(lan.hosts[2].space, "10.88.0.1", 8080) for _ in range(MANY)}
