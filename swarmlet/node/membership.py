@@ -194,7 +194,7 @@ class Membership:
         if self.manager is None:
             peers = known_peers(self.networking.tables, self.file.managers)
             return await self.examiner.look(peers, fix=fix)
-        nodes = self.manager.addresses()
+        nodes = await self.manager.addresses()
         peers = [peer for peer in nodes if peer.id != (node_id or self.identity.node_id)]
         if not node_id:
             return await self.examiner.look(peers, fix=fix)
