@@ -12,7 +12,7 @@ from swarmlet.playground import cgroups
 from swarmlet.playground.playground import Wish
 
 from tests.e2e.cluster import Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.conftest import ENGINES, MakePlayground, engines_of
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker, pytest.mark.slow]
 
@@ -50,10 +50,13 @@ VOLATILE = (
 )
 
 
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
+@pytest.fixture(scope="module", params=ENGINES)
+def hosts(
+    make_shared_playground: MakePlayground, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
     """Three hosts in no cluster."""
-    playground = make_shared_playground(managers=2, workers=1, wish=Wish(init=False))
+    wish = Wish(init=False, engines=engines_of(request.param))
+    playground = make_shared_playground(managers=2, workers=1, wish=wish)
     with diagnosed(playground):
         yield Cluster(playground)
 
