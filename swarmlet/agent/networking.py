@@ -23,7 +23,13 @@ from swarmlet.clock import Rng, Seconds
 from swarmlet.engine import networks
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
-from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError
+from swarmlet.errors import (
+    DiskFailed,
+    EngineError,
+    EngineUnavailable,
+    ForwardingFailed,
+    SwarmletError,
+)
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables
 from swarmlet.net.plan import Plan
@@ -40,6 +46,10 @@ SAVE_EVERY: Final = Seconds(0.5)
 
 #: Seconds that a container waits for the kernel to forward for it: it takes milliseconds.
 READY_WITHIN: Final = Seconds(10.0)
+
+#: Seconds for the engine to remove its networks when the node leaves; one that hangs is not waited
+#: for.
+SWEPT_WITHIN: Final = Seconds(10.0)
 
 
 class Bridge(Protocol):
@@ -130,6 +140,7 @@ class Networking:
         self._version = 1  # of what names and disk must show
         self._named = 0  # the version that names are answered by
         self._turn = trio.Event()
+        self._following = trio.CancelScope()
 
     @property
     def tables(self) -> Tables:
@@ -161,17 +172,34 @@ class Networking:
         """Keep kernel, names and engine in line until cancelled, which touches none of them."""
         self._forward()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._forwarder.run)
             nursery.start_soon(self._names.run)
-            nursery.start_soon(self._follow_names)
-            nursery.start_soon(self._follow_disk)
+            await nursery.start(self._follow)
             task_status.started()
 
+    async def _follow(self, *, task_status: trio.TaskStatus[None]) -> None:
+        with self._following:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._forwarder.run)
+                nursery.start_soon(self._follow_names)
+                nursery.start_soon(self._follow_disk)
+                task_status.started()
+
     async def leave(self) -> None:
-        """Take everything away again."""
+        """Take everything away again; what cannot be is said, and does not keep the rest.
+
+        Nothing that managers say is followed any more, or it would all come back.
+        """
+        self._following.cancel()
         await self._names.stop()
-        await self._sweep(keep=frozenset())
-        await self._forwarder.clear()
+        try:
+            with trio.fail_after(SWEPT_WITHIN):
+                await self._sweep(keep=frozenset())
+        except (SwarmletError, trio.TooSlowError) as exc:
+            log.warning("engine-networks-left-behind", reason=str(exc) or "the engine hangs")
+        try:
+            await self._forwarder.clear()
+        except ForwardingFailed as exc:
+            log.warning("forwarding-left-behind", reason=exc.message)
         self._file.unlink(missing_ok=True)
 
     # --- what operators ask ---------------------------------------------------------------------

@@ -58,6 +58,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
                 "Addr": peer.addr,
                 "Control": peer.control.value,
                 "Overlay": peer.overlay.value,
+                "Heard": peer.heard.value,
             }
             for peer in found.peers
         ],

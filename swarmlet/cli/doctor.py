@@ -27,8 +27,8 @@ COLUMNS: Final = (
 #: Seconds for a node to look at itself and at its way to all others.
 LOOKING: Final = 120.0
 
-#: Nodes that are asked at the same time: each asks all others.
-AT_ONCE: Final = 8
+#: Nodes that are asked at the same time: each asks all others, and listens for their questions.
+AT_ONCE: Final = 32
 
 #: Above this many checks a table shows only those that need a reader.
 SHOWN: Final = 100

@@ -1,6 +1,6 @@
 """From what nodes found to what is wrong and what to do about it: pure."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 Json = Any
@@ -50,6 +50,10 @@ class Silent(NamedTuple):
 
     message: str
     fix: str
+
+
+#: Who looked, at whom, what it found in all, and of the other.
+View = tuple[Node, Node, Json, Json]
 
 
 def judge(
@@ -171,8 +175,8 @@ def _control(where: str, tried: Sequence[tuple[Node, Node, Json]]) -> Finding:
     return Finding(where, CONTROL, PROBLEM, detail, fix)
 
 
-def _vxlan(where: str, views: Sequence[tuple[Node, Node, Json, Json]]) -> Finding:
-    """Each question is answered: so it went both ways, or somewhere it did not."""
+def _vxlan(where: str, views: Sequence[View]) -> Finding:
+    """Each question is answered: so it went both ways. If it was only heard, it went one way."""
     bad = [view for view in views if view[3]["Overlay"] != "well"]
     if not bad:
         return Finding(where, VXLAN, detail=f"{min(int(v[2]['MTU']) for v in views)} bytes pass")
@@ -183,20 +187,41 @@ def _vxlan(where: str, views: Sequence[tuple[Node, Node, Json, Json]]) -> Findin
             *(where, VXLAN, PROBLEM, f"{a.name} has not been told of {b.name} yet"),
             f"if that lasts, {_LOG.format(a.name)}",
         )
-    a, b, report, _ = bad[0]
     lost = [view for view in bad if view[3]["Overlay"] == "none"]
-    if not lost:
-        size = max(int(view[2]["MTU"]) for view in bad)
-        return Finding(
-            *(where, VXLAN, PROBLEM, f"packets of {size} bytes do not pass, small ones do"),
-            f"make the MTU of their interfaces what the path {_between(a, b)} carries",
-        )
-    if len(lost) == len(views):
-        detail = "no packet comes back"
+    return _lost(where, views, lost) if lost else _too_big(where, views, bad)
+
+
+def _lost(where: str, views: Sequence[View], lost: Sequence[View]) -> Finding:
+    one, other, report, _ = lost[0]
+    port = report["DataPathPort"]
+    if way := _one_way(views, arrives={"well", "small"}):
+        sender, receiver = way
+        detail = f"no packet passes from {sender.name} to {receiver.name}, the other way they do"
+        between = f"from {sender.addr or sender.name} to {receiver.addr or receiver.name}"
     else:
-        detail = f"{lost[0][0].name} gets no packet back, {lost[0][1].name} does"
-    fix = f"let udp {report['DataPathPort']} pass both ways {_between(a, b)}"
+        silent = len(views) > 1 and all(peer["Heard"] == "none" for *_, peer in views)
+        detail = "no packet passes either way" if silent else "no packet comes back"
+        between = f"both ways {_between(one, other)}"
+    fix = f"let udp {port} pass {between}: in both hosts' firewalls, and in what lies between"
     return Finding(where, VXLAN, PROBLEM, detail, fix)
+
+
+def _too_big(where: str, views: Sequence[View], bad: Sequence[View]) -> Finding:
+    one, other, _, _ = bad[0]
+    size = max(int(view[2]["MTU"]) for view in bad)
+    way = _one_way(views, arrives={"well"})
+    whose = f" from {way[0].name} to {way[1].name}" if way else ""
+    return Finding(
+        *(where, VXLAN, PROBLEM, f"packets of {size} bytes do not pass{whose}, small ones do"),
+        f"make the MTU of their interfaces what the path {_between(one, other)} carries",
+    )
+
+
+def _one_way(views: Sequence[View], *, arrives: Collection[str]) -> tuple[Node, Node] | None:
+    """From whom to whom nothing arrives, if it does the other way: each listens while all ask."""
+    heard = [(b, a) for a, b, _, peer in views if peer["Heard"] in arrives]
+    deaf = [(b, a) for a, b, _, peer in views if peer["Heard"] not in {*arrives, "untried"}]
+    return deaf[0] if len(heard) == len(deaf) == 1 else None
 
 
 def _between(one: Node, other: Node) -> str:

@@ -20,7 +20,14 @@ from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
 from swarmlet.model.objects import NodeState
 from swarmlet.model.specs import Role
-from swarmlet.rpc.calls import MAX_OPEN_CALLS, serve_calls
+from swarmlet.rpc.calls import (
+    MAX_OPEN_CALLS,
+    AddressesAre,
+    Answer,
+    AskAddresses,
+    Request,
+    serve_calls,
+)
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.frames import MAX_FRAME
 from swarmlet.rpc.listener import RemoteNode
@@ -32,6 +39,9 @@ log = structlog.get_logger()
 STRANGER_TIMEOUT: Final = 30.0
 STRANGER_FRAME: Final = 64 << 10
 STRANGER_CALLS: Final = 2
+
+#: Seconds for a leader to say where nodes listen.
+ADDRESSES_WITHIN: Final = 1.0
 
 
 class RaftMember(Consensus, Protocol):
@@ -102,11 +112,21 @@ class Manager:
         """Whether this manager votes and knows the cluster."""
         return self.is_voter() and self.replica.view.cluster is not None
 
-    def addresses(self) -> list[Peer]:
+    async def addresses(self) -> list[Peer]:
         """Where the daemons of all nodes answer that are not down.
 
-        Which port a worker listens on, if it is not the usual one, only the leader has been told.
+        Which port a worker listens on only the leader has been told; while none answers, the usual
+        one is assumed.
         """
+        leader = self.member.leadership.leader
+        if self._leader is None and leader is not None:
+            with trio.move_on_after(ADDRESSES_WITHIN), suppress(SwarmletError):
+                answer = await self._links.call(leader, AskAddresses())
+                assert isinstance(answer, AddressesAre)
+                return list(answer.peers)
+        return self._known_addresses()
+
+    def _known_addresses(self) -> list[Peer]:
         ports = self._leader.dispatcher.ports if self._leader else {}
         return [
             Peer(node.id, f"{node.status.addr}:{ports.get(node.id, DEFAULT_PORT)}")
@@ -180,10 +200,17 @@ class Manager:
         """Answer a node's calls."""
         if not who.node_id:
             raise NotAllowed("these calls need a certificate")
+
+        async def answer(request: Request) -> Answer:
+            if isinstance(request, AskAddresses):
+                self.members.demand_manager(who)
+                return AddressesAre(peers=tuple(self._known_addresses()))
+            return await self.members.answer_node(request, who)
+
         manager = who.role is Role.MANAGER  # a worker has one small question: a new certificate
         await serve_calls(
             stream,
-            lambda request: self.members.answer_node(request, who),
+            answer,
             peer=who.node_id,
             limit=MAX_FRAME if manager else STRANGER_FRAME,
             calls=MAX_OPEN_CALLS if manager else STRANGER_CALLS,

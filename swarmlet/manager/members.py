@@ -147,7 +147,7 @@ class Members:
         """Answer a node; what only managers may ask is refused to others."""
         if isinstance(request, AskRenew):
             return await self._renew(request, who)
-        self._demand_manager(who)
+        self.demand_manager(who)
         match request:
             case Forward():
                 check_readable(request.command)
@@ -166,7 +166,7 @@ class Members:
             case _:
                 raise NotAllowed("this request belongs to another protocol")
 
-    def _demand_manager(self, who: RemoteNode) -> None:
+    def demand_manager(self, who: RemoteNode) -> None:
         """Refuse whoever is not a manager, by its certificate and by the store's word."""
         node = self._replica.view.node(who.node_id)
         trusted = node is not None and roles.acting_role(node) is Role.MANAGER

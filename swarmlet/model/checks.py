@@ -19,13 +19,18 @@ class Passage(enum.StrEnum):
 
 
 class PeerCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a node found on its way to another. ``addr`` is the control port that it tried."""
+    """What a node found on its way to another. ``addr`` is the control port that it tried.
+
+    ``heard`` is what came in from the other meanwhile: a question that arrives but whose answer
+    does not tells which way is broken.
+    """
 
     id: str
     hostname: str = ""
     addr: str = ""
     control: Passage = Passage.UNTRIED
     overlay: Passage = Passage.UNTRIED
+    heard: Passage = Passage.UNTRIED
 
 
 class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

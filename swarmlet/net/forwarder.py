@@ -195,21 +195,35 @@ class Forwarder:
     async def clear(self) -> None:
         """Take everything away and put the host's own settings back: the node leaves.
 
-        The engine's networks are for their owner to remove. Raises ForwardingFailed when something
-        stays; it may be called again.
+        The engine's networks are for their owner to remove. All of it is tried; raises
+        ForwardingFailed when something stays. It may be called again.
         """
         async with self._lock:
             subnets = [network.subnet for network in self._tables.networks.values()]
             self._tables = Tables()
             self._plan, self._sure = Plan(), False
-            look = await self._kernel.look(Tables())
-            undo = changes(look.links, Links())
-            await self._nft.run(removal(nothing().rules.values()))
-            await self._kernel.finish(undo)
-            # Without our rules they lead nowhere.
-            await forget(self._commands, lambda flow: within(flow.answers, subnets))
-            await self._kernel.restore()
             self._indexes = Indexes()
+            failures: list[str] = []
+            for step in (
+                functools.partial(self._nft.run, removal(nothing().rules.values())),
+                self._unlink,
+                # Without our rules they lead nowhere.
+                functools.partial(
+                    forget, self._commands, lambda flow: within(flow.answers, subnets)
+                ),
+                self._kernel.restore,
+            ):
+                try:
+                    await step()
+                except ForwardingFailed as exc:
+                    failures.append(exc.message)
+            if failures:
+                raise ForwardingFailed("clearing", "; ".join(failures))
+
+    async def _unlink(self) -> None:
+        """Remove all that is ours beside the tables."""
+        look = await self._kernel.look(Tables())
+        await self._kernel.finish(changes(look.links, Links()))
 
     async def _hear(self, watch: Callable[[], Awaitable[None]]) -> None:
         """Listen for ever; without it, foreign changes wait for the next minute's look."""

@@ -10,9 +10,10 @@ _REQUEST: Final = 8
 _REPLY: Final = 0
 
 
-class Reply(NamedTuple):
-    """Whose question was answered: the asker's number, the question's, the packet's size."""
+class Echo(NamedTuple):
+    """A question or its answer: the asker's number, the question's, the packet's size."""
 
+    answer: bool
     ident: int
     number: int
     size: int
@@ -25,15 +26,17 @@ def request(ident: int, number: int, *, size: int) -> bytes:
     return HEADER.pack(_REQUEST, 0, _checksum(blank + payload), ident, number) + payload
 
 
-def reply(packet: bytes) -> Reply | None:
-    """Read an IP packet; None if it is no echo reply."""
+def echo(packet: bytes) -> Echo | None:
+    """Read an IP packet; None if it is no echo, nor a question for one."""
     if not packet:
         return None
     start = (packet[0] & 15) * 4
     if len(packet) < start + HEADER.size:
         return None
     kind, _, _, ident, number = HEADER.unpack_from(packet, start)
-    return Reply(ident, number, len(packet)) if kind == _REPLY else None
+    if kind not in {_REQUEST, _REPLY}:
+        return None
+    return Echo(kind == _REPLY, ident, number, len(packet))
 
 
 def _checksum(data: bytes) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import trio
 from msgspec.structs import replace
 
 from swarmlet.errors import ForwardingFailed
@@ -32,6 +33,7 @@ from swarmlet.net.watch import Indexes
 
 _SYSCTLS: Final = Path("/proc/sys")
 _BRIDGE_NF: Final = "net/bridge/bridge-nf-call-iptables"
+_FORWARD: Final = "net/ipv4/ip_forward"
 
 #: The settings of the host as they were before us, in the directory that the caller gives.
 REMEMBERED: Final = "host-settings.json"
@@ -110,15 +112,23 @@ class Kernel:
         return failures
 
     async def restore(self) -> None:
-        """Put the host's settings back as they were before us."""
-        old = self._memory()
-        _, chain = await self._iptables()
-        if chain == ENGINE_CHAIN:
-            # The engine runs, and needs this one whoever set it first.
-            old.pop("net/ipv4/ip_forward", None)
-        for key, value in old.items():
-            with contextlib.suppress(FileNotFoundError):
+        """Put the host's settings back as they were before us.
+
+        Forwarding too: an engine that runs sets it itself, unless it was told to leave it alone.
+        """
+        await trio.lowlevel.checkpoint()
+        failures: list[str] = []
+        # Forwarding first: with it the kernel changes the settings that go along with it.
+        for key, value in sorted(self._memory().items(), key=lambda item: item[0] != _FORWARD):
+            if _settings({key: ""}).get(key) == value:
+                continue
+            try:
                 (_SYSCTLS / key).write_text(value)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                failures.append(f"{key}: {exc.strerror}")
+        _raise(failures)
         self._remembered.unlink(missing_ok=True)
 
     async def _iptables(self) -> tuple[frozenset[str], str]:
@@ -151,6 +161,8 @@ class Kernel:
 
     def _remember(self, keys: list[str]) -> None:
         memory = self._memory()
+        if _FORWARD in keys and _FORWARD not in memory:
+            keys = [*keys, *_along()]
         new = _settings(dict.fromkeys(keys, ""))
         if new.keys() <= memory.keys():
             return
@@ -164,6 +176,15 @@ class Kernel:
             return msgspec.json.decode(self._remembered.read_bytes(), type=dict[str, str])
         except (FileNotFoundError, msgspec.MsgspecError):
             return {}
+
+
+def _along() -> list[str]:
+    """The settings that the kernel changes when forwarding is switched (inet_forward_change)."""
+    conf = _SYSCTLS / "net/ipv4/conf"
+    return [
+        "net/ipv4/conf/all/accept_redirects",
+        *(f"net/ipv4/conf/{device.name}/forwarding" for device in sorted(conf.iterdir())),
+    ]
 
 
 def _raise(failures: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -29,19 +29,28 @@ _IP_PMTUDISC_PROBE: Final = 3
 _LARGEST: Final = 65_535
 
 
+class Passages(NamedTuple):
+    """For each address: how packets pass there and back, and which came in from there meanwhile."""
+
+    both_ways: dict[str, Passage]
+    heard: dict[str, Passage]
+
+
 async def passages(
     addresses: Sequence[str], *, mtu: int, rng: Rng, device: str = DEVICE
-) -> dict[str, Passage]:
+) -> Passages:
     """How packets of ``mtu`` bytes, unfragmented, and small ones pass to each address and back."""
     try:
         sock = trio.socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
     except PermissionError:
-        return dict.fromkeys(addresses, Passage.UNTRIED)
+        untried = dict.fromkeys(addresses, Passage.UNTRIED)
+        return Passages(untried, untried)
     with sock:
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
         except OSError:
-            return dict.fromkeys(addresses, Passage.NONE)
+            none = dict.fromkeys(addresses, Passage.NONE)
+            return Passages(none, none)
         sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
         pinger = _Pinger(sock, mtu=mtu, ident=rng.getrandbits(16))
         return await pinger.ask_all(addresses)
@@ -55,11 +64,13 @@ class _Pinger:
         self._mtu = mtu
         self._ident = ident
         self._found: dict[str, Passage] = {}
+        self._heard: dict[str, Passage] = {}
         self._full: dict[str, trio.Event] = {}
         self._limit = trio.CapacityLimiter(AT_ONCE)
 
-    async def ask_all(self, addresses: Sequence[str]) -> dict[str, Passage]:
+    async def ask_all(self, addresses: Sequence[str]) -> Passages:
         self._found = dict.fromkeys(addresses, Passage.NONE)
+        self._heard = dict.fromkeys(addresses, Passage.NONE)
         self._full = {address: trio.Event() for address in addresses}
         async with trio.open_nursery() as listening:
             listening.start_soon(self._listen)
@@ -67,7 +78,7 @@ class _Pinger:
                 for number, address in enumerate(addresses):
                     asking.start_soon(self._ask, address, number & 0xFFFF)
             listening.cancel_scope.cancel()
-        return self._found
+        return Passages(self._found, self._heard)
 
     async def _ask(self, address: str, number: int) -> None:
         async with self._limit:
@@ -91,11 +102,20 @@ class _Pinger:
                 packet, (address, _) = await self._socket.recvfrom(_LARGEST)
             except OSError:
                 continue  # an error that an earlier packet met
-            answer = icmp.reply(packet)
-            if answer is None or answer.ident != self._ident or address not in self._found:
+            echo = icmp.echo(packet)
+            if echo is None or address not in self._found:
                 continue
-            if answer.size >= self._mtu:
-                self._found[address] = Passage.WELL
-                self._full[address].set()
-            elif self._found[address] is Passage.NONE:
-                self._found[address] = Passage.SMALL
+            if not echo.answer:
+                _note(self._heard, address, full=echo.size > SMALL)
+            elif echo.ident == self._ident:
+                full = echo.size >= self._mtu
+                _note(self._found, address, full=full)
+                if full:
+                    self._full[address].set()
+
+
+def _note(found: dict[str, Passage], address: str, *, full: bool) -> None:
+    if full:
+        found[address] = Passage.WELL
+    elif found[address] is Passage.NONE:
+        found[address] = Passage.SMALL

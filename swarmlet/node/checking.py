@@ -11,7 +11,7 @@ from swarmlet.errors import NotAllowed
 from swarmlet.model.checks import NodeCheck, Passage, PeerCheck, clock_offset
 from swarmlet.model.forwarding import Reach, Tables
 from swarmlet.model.networks import node_address
-from swarmlet.net.ping import passages
+from swarmlet.net.ping import Passages, passages
 from swarmlet.rpc.calls import Answer, AskCheck, Checked, Request
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import Peer
@@ -69,7 +69,7 @@ class Examiner:
         began = self._now()
         check = await self._networking.examine(fix=fix)
         tables = self._networking.tables
-        overlay: dict[str, Passage] = {}
+        overlay = Passages({}, {})
         control: dict[str, Passage] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ping, _overlay(tables, peers), check.mtu, overlay)
@@ -86,7 +86,8 @@ class Examiner:
                     hostname=tables.peers[peer.id].hostname if peer.id in tables.peers else "",
                     addr=peer.addr,
                     control=control.get(peer.id, Passage.UNTRIED),
-                    overlay=overlay.get(peer.id, Passage.UNKNOWN),
+                    overlay=overlay.both_ways.get(peer.id, Passage.UNKNOWN),
+                    heard=overlay.heard.get(peer.id, Passage.UNKNOWN),
                 )
                 for peer in peers
             ),
@@ -101,11 +102,11 @@ class Examiner:
         offset = clock_offset(sent, check.began, check.ended, self._now())
         return replace(check, offset=offset)
 
-    async def _ping(
-        self, addresses: Mapping[str, str], mtu: int, found: dict[str, Passage]
-    ) -> None:
+    async def _ping(self, addresses: Mapping[str, str], mtu: int, found: Passages) -> None:
         passed = await passages(list(addresses.values()), mtu=mtu, rng=self._rng)
-        found |= {ident: passed[address] for ident, address in addresses.items()}
+        for ident, address in addresses.items():
+            found.both_ways[ident] = passed.both_ways[address]
+            found.heard[ident] = passed.heard[address]
 
     async def _probe(
         self, peer: Peer, limit: trio.CapacityLimiter, found: dict[str, Passage]

@@ -13,9 +13,6 @@ from swarmlet.rpc.messages import GoodbyeReason
 
 log = structlog.get_logger()
 
-#: Seconds that containers may take to stop; then the node leaves without waiting for them.
-STOP_TIMEOUT: Final = 20.0
-
 #: Seconds for the other managers to go on without this one.
 MEMBER_TIMEOUT: Final = 5.0
 
@@ -61,7 +58,4 @@ async def leave(membership: Membership) -> None:
         except SwarmletError as exc:
             log.warning("left-as-raft-member", reason=exc.message)
     await membership.say_goodbye(GoodbyeReason.LEAVE)
-    with trio.move_on_after(STOP_TIMEOUT) as scope:
-        await membership.stop_tasks()
-    if scope.cancelled_caught:
-        log.warning("containers-left-behind", after_seconds=STOP_TIMEOUT)
+    await membership.let_go()

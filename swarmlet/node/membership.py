@@ -57,7 +57,7 @@ ENGINE_GRACE: Final = 15.0
 #: Seconds between two looks at an engine that is away for almost as long.
 ENGINE_CHECK: Final = 0.5
 
-#: Seconds for the containers of a node that was removed to stop.
+#: Seconds that containers may take to stop; then the node goes without waiting for them.
 STOP_TIMEOUT: Final = 20.0
 
 #: Seconds for a leader that stops to hand over.
@@ -140,8 +140,7 @@ class Membership:
         try:
             await self._session.run()
         except NodeRemoved:
-            with trio.move_on_after(STOP_TIMEOUT):
-                await self.stop_tasks()
+            await self.let_go()
             raise
 
     async def say_goodbye(self, reason: GoodbyeReason) -> None:
@@ -178,10 +177,16 @@ class Membership:
         await manager.hand_over()
         await self._port.call_any(self._manager_addrs(), RemoveMember(member=self.identity.node_id))
 
-    async def stop_tasks(self) -> None:
-        """Stop and remove every container of this node's tasks."""
+    async def let_go(self) -> None:
+        """Stop and remove every container of this node's tasks, then their networks.
+
+        An engine that is away or hangs keeps what is its own, and nothing else.
+        """
         self._worker.assign(Assignments(full=True))
-        await self._worker.wait_idle()
+        with trio.move_on_after(STOP_TIMEOUT) as scope:
+            await self._worker.wait_idle()
+        if scope.cancelled_caught:
+            log.warning("containers-left-behind", after_seconds=STOP_TIMEOUT)
         await self.networking.leave()
 
     async def check(self, node_id: str, *, fix: bool) -> NodeCheck:
@@ -189,7 +194,7 @@ class Membership:
         if self.manager is None:
             peers = known_peers(self.networking.tables, self.file.managers)
             return await self.examiner.look(peers, fix=fix)
-        nodes = self.manager.addresses()
+        nodes = await self.manager.addresses()
         peers = [peer for peer in nodes if peer.id != (node_id or self.identity.node_id)]
         if not node_id:
             return await self.examiner.look(peers, fix=fix)

@@ -69,10 +69,17 @@ def start_engine(site: Site, record: Record, spot: Spot) -> None:
     for stale in ("docker.pid", "docker.sock", "exec/containerd/containerd.pid"):
         (spot.run_dir / stale).unlink(missing_ok=True)
     (spot.run_dir / "daemon.json").write_text("{}\n")
-    environ = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/root"}
+    environ = {"PATH": _path(record.engine_of(spot.name)), "HOME": "/root"}
     program = _Program("Docker Engine", spot.engine_pidfile, spot.engine_log, spot.engine_socket)
     program.launch(site, spot, commands.engine(record, spot), environ)
     program.wait_answer(spot, ENGINE_WITHIN)
+
+
+def _path(engine: str) -> str:
+    """Where an engine finds its containerd: beside it, if it is named with a folder."""
+    path = os.environ.get("PATH", os.defpath)
+    folder = str(Path(engine).parent)
+    return path if folder == "." else f"{folder}{os.pathsep}{path}"
 
 
 def start_daemon(site: Site, record: Record, host: HostRecord) -> None:

@@ -25,6 +25,14 @@ def _example(*lines: str) -> str:
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def _engines(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for host, _sign, program in pairs:
+        if not host or not program:
+            raise click.BadParameter("give it as HOST=PROGRAM, for example w1=/opt/docker/dockerd")
+    return {host: program for host, _sign, program in pairs}
+
+
 @click.group(
     "playground",
     epilog=_example("sudo swarmlet playground up", "sudo swarmlet playground status"),
@@ -39,6 +47,14 @@ def playground() -> None:
 @click.option("--init/--no-init", default=True, help="Form a cluster, or only start the daemons.")
 @click.option("--engine", default="dockerd", metavar="PROGRAM", help="Another dockerd to run.")
 @click.option(
+    "--engine-of",
+    "engines",
+    multiple=True,
+    metavar="HOST=PROGRAM",
+    callback=_engines,
+    help="Another dockerd for one host; it finds its containerd beside it.",
+)
+@click.option(
     "--engine-arg", "engine_args", multiple=True, metavar="ARG", help="One more option for dockerd."
 )
 @click.option("--retain", is_flag=True, help="Do not take down what could not be made.")
@@ -50,13 +66,14 @@ def up(  # noqa: PLR0913 - one parameter an option
     workers: int,
     init: bool,
     engine: str,
+    engines: dict[str, str],
     engine_args: tuple[str, ...],
     retain: bool,
     daemon: bool,
     name: str,
 ) -> None:
     """Make a playground and form a cluster on it."""
-    wish = Wish(init=init, engine=engine, engine_args=engine_args, retain=retain)
+    wish = Wish(init=init, engine=engine, engines=engines, engine_args=engine_args, retain=retain)
     if not daemon:
         wish = msgspec.structs.replace(wish, daemon=None)
     made = Playground.create(name, managers=managers, workers=workers, wish=wish, progress=Lines())

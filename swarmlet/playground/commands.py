@@ -46,7 +46,7 @@ def engine(record: Record, spot: Spot) -> list[str]:
     systemd manages nothing.
     """
     return [
-        record.engine,
+        record.engine_of(spot.name),
         f"--config-file={spot.run_dir}/daemon.json",
         f"--data-root={spot.data_dir}/engine",
         f"--exec-root={spot.run_dir}/exec",

@@ -62,6 +62,8 @@ class Wish(msgspec.Struct, frozen=True):
     #: The program that is the daemon, None for engines only. Tests put a fake here.
     daemon: tuple[str, ...] | None = boot.DAEMON
     engine: str = "dockerd"
+    #: Hosts with another one: ``{"w1": "/opt/docker-28/dockerd"}``.
+    engines: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     engine_args: tuple[str, ...] = ()
     #: Leave what could not be made, to look at it.
     retain: bool = False
@@ -103,7 +105,13 @@ class Playground:
         preflight.check()
         wish = wish or Wish()
         site = Site(check_name(name), default_roots())
-        record = _reserve(site, host_names(managers, workers), wish)
+        hosts = host_names(managers, workers)
+        if unknown := wish.engines.keys() - {host for host, _ in hosts}:
+            raise InvalidInput(
+                f"an engine is named for {', '.join(sorted(unknown))}, which is no host",
+                advice=f"the hosts are {', '.join(host for host, _ in hosts)}",
+            )
+        record = _reserve(site, hosts, wish)
         made = cls(site, record, progress)
         try:
             made.build(init=wish.init)
@@ -360,6 +368,7 @@ def _reserve(site: Site, hosts: Sequence[tuple[str, Role]], wish: Wish) -> Recor
             data_root=str(site.roots.data),
             daemon=wish.daemon,
             engine=wish.engine,
+            engines=wish.engines,
             engine_args=wish.engine_args,
         )
         records.save(site, record)

@@ -30,9 +30,15 @@ class Record(msgspec.Struct, frozen=True):
     #: The command that is the daemon, without its options; None: hosts with an engine only.
     daemon: tuple[str, ...] | None = None
     engine: str = "dockerd"
+    #: Hosts with another one.
+    engines: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     engine_args: tuple[str, ...] = ()
     phase: Literal["making", "ready"] = "making"
     format: int = FORMAT
+
+    def engine_of(self, host: str) -> str:
+        """The dockerd of a host."""
+        return self.engines.get(host, self.engine)
 
 
 def save(site: Site, record: Record) -> None:

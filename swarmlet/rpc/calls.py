@@ -97,6 +97,16 @@ class ReadIndexIs(Body, frozen=True, kw_only=True):
     index: int
 
 
+class AskAddresses(Body, frozen=True, kw_only=True):
+    """Question where nodes' daemons listen: only the leader has been told (managers)."""
+
+
+class AddressesAre(Body, frozen=True, kw_only=True):
+    """There: all nodes that are not down."""
+
+    peers: tuple[Peer, ...] = ()
+
+
 class BecomeMember(Body, frozen=True, kw_only=True):
     """My Raft member listens on ``addr``: make it a voter (managers, for themselves)."""
 
@@ -142,9 +152,17 @@ class Failed(Body, frozen=True, kw_only=True):
 
 
 Request = (
-    AskCa | AskJoin | AskRenew | Forward | AskReadIndex | BecomeMember | RemoveMember | AskCheck
+    AskCa
+    | AskJoin
+    | AskRenew
+    | Forward
+    | AskReadIndex
+    | AskAddresses
+    | BecomeMember
+    | RemoveMember
+    | AskCheck
 )
-Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | Checked | Done | Failed
+Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | AddressesAre | Checked | Done | Failed
 
 
 class NumberedRequest(msgspec.Struct, frozen=True, array_like=True):

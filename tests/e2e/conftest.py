@@ -16,6 +16,12 @@ from swarmlet.playground.playground import Playground, Wish
 
 _numbers = itertools.count()
 
+#: What hosts of a test may run on.
+ENGINES = ("the machine's engine", "two engines")
+
+#: Names a folder with another dockerd, its containerd and docker-proxy.
+ENGINE_VARIABLE = "SWARMLET_TEST_ENGINE"
+
 
 class MakePlayground(Protocol):
     """Makes a playground that lives as long as the fixture."""
@@ -37,6 +43,19 @@ def capable() -> None:
         preflight.check()
     except preflight.CannotRunHere as exc:
         pytest.skip(f"{exc.message}; {exc.advice}")
+
+
+def engines_of(which: str) -> dict[str, str]:
+    """Which of :data:`ENGINES` hosts run on; skips where there is no other one.
+
+    With two, a manager and a worker get the other one.
+    """
+    if which == ENGINES[0]:
+        return {}
+    folder = os.environ.get(ENGINE_VARIABLE)
+    if not folder:
+        pytest.skip(f"needs another engine: {ENGINE_VARIABLE} names its folder")
+    return {host: f"{folder}/dockerd" for host in ("m1", "w1")}
 
 
 def _maker(stack: ExitStack) -> MakePlayground:

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Final, Self
 
 import pytest
+from swarmlet.playground.playground import Wish
 
 from tests.e2e.cluster import Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.conftest import ENGINES, MakePlayground, engines_of
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
@@ -36,10 +37,13 @@ HEALTHY: Final = (
 )
 
 
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
+@pytest.fixture(scope="module", params=ENGINES)
+def hosts(
+    make_shared_playground: MakePlayground, request: pytest.FixtureRequest
+) -> Iterator[Cluster]:
     """A manager and two workers."""
-    playground = make_shared_playground(managers=1, workers=2)
+    wish = Wish(engines=engines_of(request.param))
+    playground = make_shared_playground(managers=1, workers=2, wish=wish)
     with diagnosed(playground):
         yield Cluster(playground)
 

@@ -158,11 +158,18 @@ def test_what_changed_during_a_crash_is_caught_up(fresh: Lan) -> None:
         assert exchange(sock) == f"web1 {CLIENT}"
 
 
-def test_clear_leaves_the_host_as_it_was(empty: Lan) -> None:
-    """Devices, routes, rules, tables, iptables and settings; again is no error."""
+@pytest.mark.parametrize("engine", ["without its rules", "that leaves forwarding alone"])
+def test_clear_leaves_the_host_as_it_was(empty: Lan, engine: str) -> None:
+    """Devices, routes, rules, tables, iptables and settings; again is no error.
+
+    Switching forwarding changes other settings of the kernel's own accord.
+    """
     host = empty.hosts[1]
     host.space.sysctl("net/ipv4/ip_forward", "0")
-    host.space.run("iptables-restore", "-n", stdin="*filter\n-F\n-X DOCKER-USER\nCOMMIT\n")
+    host.space.sysctl("net/ipv4/conf/eth0/forwarding", "1")
+    host.space.sysctl("net/ipv4/conf/all/accept_redirects", "0")
+    if engine == "without its rules":
+        host.space.run("iptables-restore", "-n", stdin="*filter\n-F\n-X DOCKER-USER\nCOMMIT\n")
     before = snapshot(host.space)
     empty.network("red", 9)
     empty.task("web1", 1, Attachment("red", "10.10.9.11"))
@@ -189,7 +196,7 @@ def snapshot(space: Namespace) -> list[str]:
         space.run("ip", "rule"),
         space.run("ip", "-4", "route", "show", "table", "all"),
         space.run("ip", "-4", "neigh", "show", "nud", "permanent"),
-        space.run("sysctl", "-a", "-r", r"^net\.ipv4\.(ip_forward|conf\.(all|default)\.)"),
+        space.run("sysctl", "-a", "-r", r"^net\.ipv4\.(ip_forward|conf\.(all|default|eth0)\.)"),
     ]
     # Handles, counters and life times are no state.
     return [re.sub(r"valid_lft \S+|preferred_lft \S+", "", part) for part in parts]

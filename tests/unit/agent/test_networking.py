@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 import trio
+import trio.testing
 from msgspec.structs import replace
 from swarmlet.agent.networking import Networking
 from swarmlet.agent.records import Records
@@ -21,7 +22,7 @@ from swarmlet.net.facts import HostFacts
 from swarmlet.net.plan import Plan, plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
-from tests.fakes.fake_engine import FakeEngine
+from tests.fakes.fake_engine import FakeEngine, Refusal
 from tests.rig import task
 from tests.waiting import eventually
 
@@ -297,6 +298,34 @@ async def test_leaving_takes_everything_away(node: Node) -> None:
     assert node.engine.networks == {}
     assert node.names.stopped
     assert node.forwarder.cleared
+    assert not (node.directory / "forwarding").exists()
+
+
+@pytest.mark.parametrize("engine", ["away", "hung"])
+async def test_leaving_does_not_depend_on_the_engine(
+    node: Node, autojump_clock: trio.testing.MockClock, engine: str
+) -> None:
+    """Its networks are its own; the kernel's state and the resolver are ours."""
+    node.tell(FRONT)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+
+    def refuse() -> None:
+        raise Refusal(500, "not now")
+
+    with node.engine.fault("networks", refuse if engine == "away" else trio.sleep_forever):
+        await node.networking.leave()
+    assert node.names.stopped
+    assert node.forwarder.cleared
+    assert not (node.directory / "forwarding").exists()
+
+
+async def test_what_managers_say_to_a_node_that_leaves_changes_nothing(node: Node) -> None:
+    node.tell(FRONT)
+    await node.networking.leave()
+    node.names.tables = Tables()
+    node.tell(FRONT, BACK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert node.names.tables == Tables()
     assert not (node.directory / "forwarding").exists()
 
 

@@ -56,6 +56,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
                 "Addr": "10.0.0.2:2377",
                 "Control": "untried",
                 "Overlay": "small",
+                "Heard": "untried",
             }
         ],
     }

@@ -22,6 +22,7 @@ def peer(node_id: str, overlay: str = "well") -> Json:
         "Addr": "10.0.0.11:2377",
         "Control": "well",
         "Overlay": overlay,
+        "Heard": "untried",
     }
 
 

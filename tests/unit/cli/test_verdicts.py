@@ -11,13 +11,14 @@ Json = Any
 A, B, C = (Node(f"id-{n}", n, f"10.0.0.{i}") for i, n in enumerate("abc", start=1))
 
 
-def peer(node: Node, control: str = "well", overlay: str = "well") -> Json:
+def peer(node: Node, control: str = "well", overlay: str = "well", heard: str = "untried") -> Json:
     return {
         "NodeID": node.id,
         "Hostname": node.name,
         "Addr": f"{node.addr}:2377",
         "Control": control,
         "Overlay": overlay,
+        "Heard": heard,
     }
 
 
@@ -94,8 +95,8 @@ def test_a_node_that_is_down_or_silent_is_one_problem_and_its_pairs_are_none() -
     ("there", "back", "detail", "fix"),
     [
         ("none", "none", "no packet comes back", "let udp 4789 pass both ways"),
-        ("none", "well", "a gets no packet back, b does", "let udp 4789 pass both ways"),
-        ("small", "none", "b gets no packet back, a does", "let udp 4789 pass both ways"),
+        ("none", "well", "no packet comes back", "let udp 4789 pass both ways"),
+        ("small", "none", "no packet comes back", "let udp 4789 pass both ways"),
         (
             "small",
             "well",
@@ -109,6 +110,42 @@ def test_what_does_not_pass_between_two(there: str, back: str, detail: str, fix:
     reports = {A.id: report(peer(B, overlay=there)), B.id: report(peer(A, overlay=back))}
     [found] = bad(judge([A, B], reports, {}))
     assert (found.where, found.check, found.detail) == ("a <-> b", "vxlan", detail)
+    assert found.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("overlay", "at_a", "at_b", "detail", "fix"),
+    [
+        (
+            *("none", "none", "well", "no packet passes from b to a, the other way they do"),
+            "let udp 4789 pass from 10.0.0.2 to 10.0.0.1: in both hosts' firewalls",
+        ),
+        (
+            *("none", "small", "none", "no packet passes from a to b, the other way they do"),
+            "let udp 4789 pass from 10.0.0.1 to 10.0.0.2: in both hosts' firewalls",
+        ),
+        (
+            *("none", "none", "none", "no packet passes either way"),
+            "let udp 4789 pass both ways between 10.0.0.1 and 10.0.0.2",
+        ),
+        # A node of an older version does not say what it heard.
+        ("none", "none", "untried", "no packet comes back", "let udp 4789 pass both ways"),
+        (
+            *("small", "small", "well", "packets of 1450 bytes do not pass from b to a, small"),
+            "make the MTU",
+        ),
+    ],
+)
+def test_the_way_that_is_broken_is_named(
+    overlay: str, at_a: str, at_b: str, detail: str, fix: str
+) -> None:
+    """When one node heard the other's question, and its answer was not heard."""
+    reports = {
+        A.id: report(peer(B, overlay=overlay, heard=at_a)),
+        B.id: report(peer(A, overlay=overlay, heard=at_b)),
+    }
+    [found] = bad(judge([A, B], reports, {}))
+    assert found.detail.startswith(detail)
     assert found.fix.startswith(fix)
 
 

@@ -1,4 +1,4 @@
-"""Echo requests as bytes, and replies read from whatever arrives."""
+"""Echo requests as bytes, and both read from whatever arrives."""
 
 import struct
 
@@ -19,13 +19,15 @@ def test_a_request_has_the_size_that_was_asked_for_and_its_sum_is_right(
     assert (total & 0xFFFF) + (total >> 16) == 0xFFFF
 
 
-def test_a_reply_is_told_from_a_request() -> None:
+def test_a_reply_is_told_from_a_request_and_both_from_other_messages() -> None:
     asked = bytes([0x45]) + bytes(19) + icmp.request(7, 3, size=1450)
-    assert icmp.reply(asked) is None
+    assert icmp.echo(asked) == icmp.Echo(False, 7, 3, 1450)
     answered = asked[:20] + b"\0" + asked[21:]
-    assert icmp.reply(answered) == icmp.Reply(7, 3, 1450)
+    assert icmp.echo(answered) == icmp.Echo(True, 7, 3, 1450)
+    unreachable = asked[:20] + b"\3" + asked[21:]
+    assert icmp.echo(unreachable) is None
 
 
 @given(st.binary(max_size=64))
 def test_rubbish_is_no_crash(packet: bytes) -> None:
-    icmp.reply(packet)
+    icmp.echo(packet)

@@ -11,6 +11,7 @@ from swarmlet.errors import NotAllowed
 from swarmlet.model.checks import NodeCheck, Passage, PeerCheck, clock_offset
 from swarmlet.model.forwarding import PeerRecord, Reach, Tables
 from swarmlet.model.specs import Role
+from swarmlet.net.ping import Passages
 from swarmlet.node import checking
 from swarmlet.node.checking import Examiner, known_peers
 from swarmlet.node.files import StateDir
@@ -83,11 +84,12 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that were pinged; the last byte of those that answer is odd."""
     pinged: list[str] = []
 
-    async def passages(addresses: Sequence[str], *, mtu: int, rng: Random) -> dict[str, Passage]:
+    async def passages(addresses: Sequence[str], *, mtu: int, rng: Random) -> Passages:
         await trio.lowlevel.checkpoint()
         assert mtu == 1450
         pinged.extend(addresses)
-        return {a: Passage.WELL if int(a[-1]) % 2 else Passage.NONE for a in addresses}
+        odd = {a: Passage.WELL if int(a[-1]) % 2 else Passage.NONE for a in addresses}
+        return Passages(odd, dict.fromkeys(addresses, Passage.SMALL))
 
     monkeypatch.setattr(checking, "passages", passages)
     return pinged
@@ -118,9 +120,16 @@ async def test_a_node_tries_both_ways_to_each_peer(pinged: list[str]) -> None:
             addr="10.0.0.1:2377",
             control=Passage.WELL,
             overlay=Passage.WELL,
+            heard=Passage.SMALL,
         ),
-        PeerCheck(id="w2", hostname="host-w2", overlay=Passage.WELL),
-        PeerCheck(id="w9", addr="10.0.0.9:2377", control=Passage.NONE, overlay=Passage.UNKNOWN),
+        PeerCheck(id="w2", hostname="host-w2", overlay=Passage.WELL, heard=Passage.SMALL),
+        PeerCheck(
+            id="w9",
+            addr="10.0.0.9:2377",
+            control=Passage.NONE,
+            overlay=Passage.UNKNOWN,
+            heard=Passage.UNKNOWN,
+        ),
     )
     assert pinged == ["100.64.0.1", "100.64.0.3"]
     assert (found.began, found.ended) == (10 * SECOND, 11 * SECOND)

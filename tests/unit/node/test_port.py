@@ -5,8 +5,10 @@ from typing import cast
 
 import trio
 from swarmlet.manager.manager import Manager
+from swarmlet.model.checks import NodeCheck
 from swarmlet.model.specs import Role
 from swarmlet.node.port import NodePort
+from swarmlet.rpc.calls import Answer, AskCheck, Checked, Request, call_once
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.security.identity import IdentityFiles
 
@@ -45,3 +47,25 @@ async def test_calls_to_a_manager_part_end_with_it(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert new.serving == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_a_manager_answers_checks_too(tmp_path: Path) -> None:
+    """Whatever becomes of its manager part."""
+    port, asked = NodePort(IdentityFiles(tmp_path)), list[str]()
+
+    async def answer(request: Request, who: RemoteNode) -> Answer:
+        asked.append(who.node_id)
+        await trio.lowlevel.checkpoint()
+        assert isinstance(request, AskCheck)
+        return Checked(check=NodeCheck())
+
+    port.examiner = answer
+    for part in (cast("Manager", Part()), None):
+        port.manager = part
+        ours, theirs = trio.testing.memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(port._on_probe, ours, PEER)
+            assert await theirs.receive_some(1) == b"!"
+            assert isinstance(await call_once(theirs, AskCheck(), peer="x"), Checked)
+            nursery.cancel_scope.cancel()
+    assert asked == ["m2", "m2"]

@@ -21,6 +21,12 @@ def test_an_engine_has_folders_sockets_and_cgroups_of_its_own() -> None:
     assert all("/lab/m1/" in word for word in words if word.startswith(own))
 
 
+def test_a_host_may_have_another_engine() -> None:
+    record = msgspec.structs.replace(RECORD, engines={"m1": "/opt/docker/dockerd"})
+    assert commands.engine(record, SPOT)[0] == "/opt/docker/dockerd"
+    assert commands.engine(RECORD, SPOT)[0] == "dockerd"
+
+
 def test_engine_arguments_come_last_so_that_they_win() -> None:
     record = msgspec.structs.replace(RECORD, engine_args=("--live-restore", "--debug"))
     assert commands.engine(record, SPOT)[-2:] == ["--live-restore", "--debug"]
