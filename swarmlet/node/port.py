@@ -64,6 +64,8 @@ class NodePort:
         self._clients: dict[Protocol, ssl.SSLContext] = {}
         self._manager: Manager | None = None
         self._served: set[trio.CancelScope] = set()
+        #: Who answers managers that ask how this node is.
+        self.examiner: Callable[[Request, RemoteNode], Awaitable[Answer]] | None = None
 
     @property
     def manager(self) -> Manager | None:
@@ -76,8 +78,6 @@ class NodePort:
         self._manager = manager
         for scope in self._served:
             scope.cancel()
-        #: Who answers managers that ask how this node is.
-        self.examiner: Callable[[Request, RemoteNode], Awaitable[Answer]] | None = None
 
     def reload(self) -> None:
         """The certificate changed: new connections use the new one."""

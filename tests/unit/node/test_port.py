@@ -7,6 +7,7 @@ import trio
 from swarmlet.manager.manager import Manager
 from swarmlet.model.specs import Role
 from swarmlet.node.port import NodePort
+from swarmlet.rpc.calls import Answer, Request
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.security.identity import IdentityFiles
 
@@ -45,3 +46,17 @@ async def test_calls_to_a_manager_part_end_with_it(tmp_path: Path) -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert new.serving == 1
         nursery.cancel_scope.cancel()
+
+
+async def test_who_answers_checks_outlives_manager_parts(tmp_path: Path) -> None:
+    """Nodes of any role are asked how their networks are, whatever role they had before."""
+    port = NodePort(IdentityFiles(tmp_path))
+
+    async def answer(request: Request, who: RemoteNode) -> Answer:
+        raise AssertionError((request, who))
+
+    assert port.examiner is None
+    port.examiner = answer
+    for manager in (cast("Manager", Part()), None):
+        port.manager = manager
+        assert port.examiner is answer
