@@ -7,7 +7,6 @@ not their timing. A failure shows the seed and what was done when; ``-s`` shows 
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -74,11 +73,13 @@ def test_networks_survive_random_faults(cluster: Cluster, tmp_path: Path) -> Non
         tell_footprints(cluster, monkey)
         left = SECONDS
         while left > 0:
+            began = time.monotonic()
             with writer:
                 rampage(monkey, min(ROUND, left))
                 monkey.mend_all()
             left -= ROUND
-            monkey.say(load.told(traffic.notes(), monkey.culprits))
+            notes = [note for note in traffic.notes() if note.at >= began]
+            monkey.say(load.told(notes, monkey.culprits, is_wish))
             check_writes(cluster, writer, monkey)
             audit.audit(cluster, monkey.story)
             failed = traffic.wait_calm()
@@ -128,6 +129,11 @@ def furnish(cluster: Cluster, folder: Path) -> None:
             f"--constraint=node.hostname=={host}",
             command=load.command("ask", *load.INSIDE),
         )
+
+
+def is_wish(name: str) -> bool:
+    """Whether what a monkey did was to ask managers for something."""
+    return name.partition(" ")[0] in WISHES
 
 
 def check_writes(cluster: Cluster, writer: Writer, monkey: Monkey) -> None:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
-from swarmlet.playground import cgroups, machine
+from swarmlet.playground import machine
 
 from tests.e2e.chaos.monkey import Broken, Fault, Refused
 from tests.e2e.cluster import Cluster

@@ -27,6 +27,9 @@ INSIDE: Final = (
 #: What is asked of each node from outside, by published port.
 PUBLISHED: Final = (("http", 8080), ("http", 8081), ("udp", 9000))
 
+#: Failures that are named one by one.
+NAMED: Final = 20
+
 #: Answers to each question at each place that make a calm.
 CALM: Final = 3
 
@@ -76,7 +79,7 @@ class Load:
 
     def wait_calm(self) -> list[Note]:
         """Wait for new answers to all questions everywhere; return those that failed."""
-        began = time.time()
+        began = time.monotonic()
 
         def everywhere() -> bool:
             counts = Counter((n.place, n.question) for n in self.notes() if n.at > began)
@@ -98,7 +101,7 @@ class Load:
         address = self._cluster.address(host)
         while True:
             for kind, port in PUBLISHED:
-                began = time.time()
+                began = time.monotonic()
                 outcome = peer.ask(f"{kind}:{address}:{port}")
                 self._notes.append(Note(began, f"at {host}", _published(kind, port), outcome))
                 if self._stop.wait(peer.PAUSE):
@@ -134,8 +137,15 @@ def command(*words: str) -> tuple[str, ...]:
     return (interpreter, "-E", "-s", "-S", f"{FOLDER}/peer.py", *words)
 
 
-def told(notes: list[Note], culprits: Callable[[float], set[str]]) -> str:
-    """How many answers there were and how many failed, by question and by what may excuse it."""
+def told(
+    notes: list[Note],
+    culprits: Callable[[float], set[str]],
+    is_wish: Callable[[str], bool],
+) -> str:
+    """How many answers there were and how many failed, by question and by what may excuse it.
+
+    What failed while only wishes were carried out is named: these shall cost nothing.
+    """
     failed = [note for note in notes if note.outcome != "ok"]
     asked = Counter(note.question for note in notes)
     lines = [f"{len(notes)} answers, {len(failed)} failures"]
@@ -143,4 +153,6 @@ def told(notes: list[Note], culprits: Callable[[float], set[str]]) -> str:
         lines.append(f"  {question}: {count} of {asked[question]}")
     blamed = Counter(name for note in failed for name in culprits(note.at))
     lines += [f"  while {name}: {count}" for name, count in blamed.most_common(12)]
+    strange = [note for note in failed if all(map(is_wish, culprits(note.at)))]
+    lines += [f"  only wishes: {note}, {sorted(culprits(note.at))}" for note in strange[:NAMED]]
     return "\n".join(lines)

@@ -6,9 +6,11 @@ what comes of them depends on the timing of the machine.
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 from swarmlet.client import DaemonUnreachable, RemoteError
@@ -27,7 +29,7 @@ ECHO: Final = 12.0
 Undo = Callable[[], object]
 
 
-class Refused(Exception):  # noqa: N818 - no error: it is noted, and that is all
+class Refused(Exception):
     """A step could not be done now, for the reason given."""
 
 
@@ -60,7 +62,7 @@ class Monkey:
         self._faults = faults
         self._seed = seed
         self._step = 0
-        self._began = time.time()
+        self._began = time.monotonic()
         self._broken: dict[str, tuple[float, Broken]] = {}
         self.events: list[Event] = []
         self.told: list[str] = []
@@ -71,9 +73,11 @@ class Monkey:
         return "\n".join([f"SWARMLET_CHAOS_SEED={self._seed}", *self.told])
 
     def say(self, text: str) -> None:
-        """Tell it, with the time since the start."""
-        self.told.append(f"{time.time() - self._began:7.1f} {text}")
-        print(self.told[-1], flush=True)
+        """Tell it, with the time since the start and the one that logs show."""
+        now = time.strftime("%H:%M:%S", time.gmtime())
+        self.told.append(f"{time.monotonic() - self._began:7.1f} {now} {text}")
+        sys.stdout.write(f"{self.told[-1]}\n")
+        sys.stdout.flush()
 
     def act(self) -> None:
         """Do one thing; mending is about as likely as breaking."""
@@ -91,22 +95,23 @@ class Monkey:
     def _break(self, kind: str, host: str, rng: random.Random) -> None:
         if f"{kind} {host}" in self._broken:
             return
-        began = time.time()
+        began = time.monotonic()
         self.say(f"{kind} {host}")
         try:
             broken = self._faults[kind](self._cluster, host, rng)
         except (Refused, SwarmletError) as exc:
             self.say(f"  not done: {exc}")
-            self.events.append(Event(began, time.time(), f"{kind} {host}"))
+            self.events.append(Event(began, time.monotonic(), f"{kind} {host}"))
             return
         if broken.what:
             self.say(f"  {broken.what}")
         if broken.undo is None:
-            self.events.append(Event(began, time.time(), f"{kind} {host}"))
+            self.events.append(Event(began, time.monotonic(), f"{kind} {host}"))
         else:
             self._broken[f"{kind} {host}"] = began, broken
 
-    def _mend(self, name: str) -> None:
+    def _mend(self, name: str) -> bool:
+        """Say whether it could be done."""
         began, broken = self._broken[name]
         assert broken.undo is not None
         self.say(f"mend {name}")
@@ -114,9 +119,11 @@ class Monkey:
             broken.undo()
         except (Refused, SwarmletError) as exc:
             self.say(f"  not done: {exc}")
-            return
+            time.sleep(1.0)  # it is tried again, and said again
+            return False
         del self._broken[name]
-        self.events.append(Event(began, time.time(), name))
+        self.events.append(Event(began, time.monotonic(), name))
+        return True
 
     def mend_all(self) -> None:
         """Plug in, switch on, then ask managers for the rest."""
@@ -125,11 +132,7 @@ class Monkey:
         for asks in (False, True):
             names = [name for name, (_, broken) in self._broken.items() if broken.asks is asks]
             for name in names:
-                eventually(
-                    lambda name=name: self._mend(name) or name not in self._broken,  # type: ignore[misc]
-                    f"{name} is mended",
-                    seen=lambda: self.story,
-                )
+                eventually(partial(self._mend, name), f"{name} is mended", seen=lambda: self.story)
             if not asks:
                 playground.heal()
                 for host in playground.status():

@@ -69,9 +69,9 @@ def ask_for_ever(path: str, questions: list[str]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     while True:
         for question in questions:
-            began = time.time()
+            began = time.monotonic()
             outcome = ask(question)
-            with open(path, "a") as notes:  # noqa: PTH123 - the image starts faster without pathlib
+            with open(path, "a") as notes:  # noqa: PTH123 - starts faster without pathlib
                 notes.write(f"{began:.2f} {question} {outcome}\n")
             time.sleep(PAUSE)
 

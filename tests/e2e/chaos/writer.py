@@ -25,7 +25,7 @@ class Writer:
     each, in ``network`` if it is given; ``pause`` seconds between two writes.
     """
 
-    def __init__(  # noqa: PLR0913 - what it writes, by name
+    def __init__(
         self,
         cluster: Cluster,
         seed: int,
@@ -60,9 +60,7 @@ class Writer:
     def wrong(self, services: list[Json]) -> dict[str, tuple[int, set[int]]]:
         """Names of services that are not as acknowledged: what they have, and what they may."""
         found = {
-            name: replicas_of(s)
-            for s in services
-            if (name := s["Spec"]["Name"]).startswith(PREFIX)
+            name: replicas_of(s) for s in services if (name := s["Spec"]["Name"]).startswith(PREFIX)
         }
         return {
             name: (found.get(name, ABSENT), self.may_be.get(name, {ABSENT}))
