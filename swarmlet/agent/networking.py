@@ -5,6 +5,7 @@ answers names; here the engine gets a bridge for each network that a task of thi
 What was said last is kept on disk: a node that boots without managers forwards by it.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,9 @@ FILE: Final = "forwarding"
 
 #: A burst of changes becomes a few writes of the file.
 SAVE_EVERY: Final = Seconds(0.5)
+
+#: Seconds after which a network that is gone, and still in use here, is looked at again.
+SWEEP_EVERY: Final = Seconds(5.0)
 
 #: Seconds that a container waits for the kernel to forward for it: it takes milliseconds.
 READY_WITHIN: Final = Seconds(10.0)
@@ -281,14 +285,16 @@ class Networking:
             self._wake()
 
     async def _follow_disk(self) -> None:
-        retry, kept = Backoff(self._rng), 0
+        retry, kept, used = Backoff(self._rng), 0, False
         while True:
-            while kept == self._version:
-                await self._turn.wait()
+            with trio.move_on_after(SWEEP_EVERY if used else math.inf):
+                while kept == self._version:
+                    await self._turn.wait()
             version = self._version
             try:
-                await self._save()
-                await self._sweep(keep=frozenset(self.tables.networks))
+                if kept != version:
+                    await self._save()
+                used = await self._sweep(keep=frozenset(self.tables.networks))
             except SwarmletError as exc:
                 log.warning("networks-not-kept", reason=exc.message)
                 await retry.wait()
@@ -310,8 +316,12 @@ class Networking:
         data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)
         await trio.to_thread.run_sync(_keep, self._file, data)
 
-    async def _sweep(self, *, keep: frozenset[str]) -> None:
-        """Remove the engine's copies of networks that are gone; one still in use stays for now."""
+    async def _sweep(self, *, keep: frozenset[str]) -> bool:
+        """Remove the engine's copies of networks that are gone; says whether one is still in use.
+
+        A task's container may outlive the records of its network.
+        """
+        used = False
         for found in await self._engine.networks(label=NETWORK_LABEL):
             if found["Labels"][NETWORK_LABEL] in keep:
                 continue
@@ -319,6 +329,8 @@ class Networking:
                 await self._engine.remove_network(str(found["Id"]))
             except EngineError as exc:
                 log.info("network-not-removed", network=found["Name"], reason=exc.message)
+                used = True
+        return used
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -7,17 +7,20 @@ a test that hangs says what it waited for and what it saw.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import pytest
 from swarmlet.client import Client, DaemonUnreachable
 from swarmlet.errors import SwarmletError
+from swarmlet.playground import cgroups
 from swarmlet.playground.playground import Playground
 
 #: Seconds after which a condition is given up: machines may be slow.
@@ -102,6 +105,20 @@ class Cluster:
     def hosts(self) -> list[str]:
         """Names of all hosts."""
         return [host.name for host in self.playground.record.hosts]
+
+    @property
+    def managers(self) -> list[str]:
+        """Names of the hosts that began as managers."""
+        return [host.name for host in self.playground.record.hosts if host.role == "manager"]
+
+    def processes(self, host: str, *words: str) -> list[int]:
+        """Processes of a host, containers left out, whose command line has all of some words."""
+        found: list[int] = []
+        for pid in sorted(cgroups.members(self._spot(host).processes_cgroup)):
+            with suppress(OSError):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+                found += [pid] if set(words) <= set(line) else []
+        return found
 
     def log(self, host: str) -> str:
         """What the daemon of a host wrote."""
@@ -299,6 +316,14 @@ class Cluster:
         """Stop a daemon and start it again."""
         self.playground.stop_daemon(host, kill=kill)
         self.playground.start_daemon(host)
+
+    def bounce_engine(self, host: str) -> None:
+        """Stop an engine as its service manager would, and start it again."""
+        pid = self.playground.host(host).engine_pid
+        assert pid is not None, f"{host} has no engine"
+        os.kill(pid, signal.SIGTERM)
+        eventually(lambda: self.playground.host(host).engine_pid is None, "the engine ends")
+        self.playground.start(host)
 
     def other_managers(self, *hosts: str) -> list[str]:
         """Managers but for these."""

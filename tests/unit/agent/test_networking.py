@@ -1,5 +1,6 @@
 """The node's part in networks: bridges in the engine, before containers, and gone afterwards."""
 
+import itertools
 import random
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 from msgspec.structs import replace
+from swarmlet.agent import networking
 from swarmlet.agent.networking import Networking
 from swarmlet.agent.records import Records
 from swarmlet.engine.client import Engine
@@ -127,7 +129,7 @@ class Node(NamedTuple):
 async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
     forwarder, names = FakeForwarder(), FakeNames()
     async with Engine(fake.socket_path) as engine, trio.open_nursery() as nursery:
-        networking = Networking(
+        part = Networking(
             engine,
             forwarder,
             names,
@@ -135,8 +137,8 @@ async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
             directory=directory,
             rng=random.Random(1),
         )
-        await nursery.start(networking.run)
-        yield Node(networking, forwarder, names, fake, directory)
+        await nursery.start(part.run)
+        yield Node(part, forwarder, names, fake, directory)
         nursery.cancel_scope.cancel()
 
 
@@ -269,6 +271,24 @@ async def test_networks_that_are_gone_leave_the_engine(node: Node) -> None:
     await node.networking.prepare(attached((FRONT, "10.9.1.5"), (BACK, "10.9.2.7")))
     node.networking.take(Forwarding(seq=2, me=1, gone=("net1",)))
     await eventually(lambda: node.made() == {"back": "net2"}, what="front is gone")
+
+
+async def test_a_network_that_is_gone_leaves_the_engine_once_its_last_container_did(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without another word of managers: they have nothing more to say."""
+    monkeypatch.setattr(networking, "SWEEP_EVERY", 0.01)
+    node.tell(FRONT, BACK)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5"), (BACK, "10.9.2.7")))
+    tries = itertools.count(1)
+
+    def in_use() -> None:
+        if next(tries) <= 3:
+            raise Refusal(403, "network front has active endpoints")
+
+    with node.engine.fault("DELETE /networks", in_use):
+        node.networking.take(Forwarding(seq=2, me=1, gone=("net1",)))
+        await eventually(lambda: node.made() == {"back": "net2"}, what="front is gone")
 
 
 async def test_a_node_without_managers_forwards_by_what_it_knew(
