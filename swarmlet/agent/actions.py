@@ -83,6 +83,8 @@ class Actions:
 
     async def _start(self, unit: Unit) -> None:
         """Start a container in all of its networks: a daemon may have died after the create."""
+        if self._watch.revive(unit):
+            await self._places.applied()  # else its own first connections would be refused
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):

@@ -25,6 +25,7 @@ _OURS: Final = f"@th,96,24 {VNI}"
 
 _FROM_PEER: Final = f'iifname "{DEVICE}"'
 _TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
+_NO_ENTRY: Final = f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}"
 _QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
 
 _DEAD: Final = "ip daddr @overlay ip daddr != @live"
@@ -56,6 +57,8 @@ def ip_chains(data_port: int, control_port: int, *, vtep: str, bridge_nf: bool) 
         "published": _PUBLISHED,
         "raw": _raw(data_port),
         "entry": _ENTRY,
+        "entry_local": _ENTRY_LOCAL,
+        "leave": _LEAVE,
         "nat_in": _nat("prerouting", "dstnat - 5", own),
         "nat_local": _nat("output", "-105", own),
         "forward": _forward(data_port),
@@ -129,6 +132,19 @@ _ENTRY: Final = Chain(
 )
 
 
+#: This node's own answers, too: a refusal in the name of a task that is dead.
+_ENTRY_LOCAL: Final = Chain(
+    (f"ct direction reply ct mark and {ENTRY:#x} != 0 {_TO_ENTRY}",),
+    "type route hook output priority mangle - 5",
+)
+
+#: Forwarded packets lose the number in "forward".
+_LEAVE: Final = Chain(
+    (f'oifname "{DEVICE}" meta mark and {ENTRY:#x} != 0 {_NO_ENTRY}',),
+    "type filter hook postrouting priority mangle - 5",
+)
+
+
 #: Questions to the node's resolver, on the gateway addresses of its networks.
 _NAMES: Final = "ip daddr @overlay meta l4proto { tcp, udp } th dport 53 return"
 
@@ -160,7 +176,7 @@ def _forward(data_port: int) -> Chain:
             f"udp dport {data_port} {_OURS} ip daddr @peers drop",
             "ip saddr != @overlay ip daddr != @overlay return",
             # The outer packet inherits the mark: with a peer's number it would be sent round.
-            f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}",
+            _NO_ENTRY,
             # Back to the node that a client came in by, which knows that client; this one may not.
             f"ct direction reply ct mark and {ENTRY:#x} != 0 goto let",
             # Dead tasks, and virtual addresses without a backend. Before "established": what is

@@ -1,5 +1,6 @@
 """The worker against an engine that fails on request."""
 
+import copy
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -124,6 +125,48 @@ async def test_a_cut_stream_misses_nothing(rig: Rig, fake: FakeEngine) -> None:
     assert status.err == "task: non-zero exit (3)"
     fake.end(rig.container_id(two), 0)
     await rig.until(two, TaskState.COMPLETE)
+
+
+async def test_what_died_with_its_engine_serves_no_more(rig: Rig, fake: FakeEngine) -> None:
+    """An engine that stops says who died, and takes no question more."""
+    one, two = task(), task()
+    rig.assign(one, two)
+    await rig.until(one, TaskState.RUNNING)
+    await rig.until(two, TaskState.RUNNING)
+    with fake.fault("GET", drop):
+        fake.end(rig.container_id(one), 143)
+        await eventually(lambda: rig.places.halted == {one.task_id})
+        status = await rig.until(one, TaskState.RUNNING)
+        assert status.halted
+        assert status == rig.reports[-1][1]
+    assert not (await rig.until(two, TaskState.RUNNING)).halted
+
+
+async def test_an_answer_from_before_the_end_revives_nothing(rig: Rig, fake: FakeEngine) -> None:
+    """The engine was asked for another reason, and the container ended before it answered."""
+    one = task(healthcheck=HealthConfig(test=("CMD", "true")))
+    rig.assign(one)
+    await rig.until(one, TaskState.STARTING)
+    await eventually(lambda: not rig.worker.busy and rig.container_id(one))
+    real, told = fake._of_container, trio.Event()
+
+    def look(method: str, path: str) -> object:
+        seen = copy.deepcopy(real(method, path))
+        if not told.is_set():
+            told.set()
+            fake.end(rig.container_id(one), 143)
+        else:
+            raise Dropped
+        return seen
+
+    fake.health(rig.container_id(one), "healthy")
+    await rig.until(one, TaskState.RUNNING)
+    fake._of_container = look  # type: ignore[method-assign]
+    fake.health(rig.container_id(one), "healthy")
+    await eventually(lambda: fake.count("GET .*/json") > 5)
+    assert told.is_set()
+    assert rig.places.halted == {one.task_id}
+    assert (await rig.until(one, TaskState.RUNNING)).halted
 
 
 @pytest.fixture
