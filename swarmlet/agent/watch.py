@@ -41,7 +41,7 @@ class EngineWatch:
     each look at all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it stands on, and whom it tells by name
         self,
         engine: Engine,
         units: Units,
@@ -69,6 +69,11 @@ class EngineWatch:
     async def wait_ready(self) -> None:
         """Wait until the units know their containers."""
         await self._ready.wait()
+
+    @property
+    def incarnation(self) -> str:
+        """The name of the engine's present life."""
+        return self._incarnation.name
 
     def away(self) -> Seconds:
         """For how long the engine is of no use; 0 while it is."""

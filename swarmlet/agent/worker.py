@@ -84,7 +84,7 @@ class Worker:
         self._supervisor = Supervisor(
             self._units,
             self._watch,
-            Actions(engine, self._watch, places, calls=calls),
+            Actions(engine, self._watch, places, self._keeper, calls=calls),
             publish=self._publish,
             clock=clock,
             rng=rng,
