@@ -125,6 +125,12 @@ HARM = {
     "ip link set swl0 down": "device swl0 differs: up is False, not True",
     "ip link set swl0 mtu 1300": "device swl0 differs: mtu is 1300, not 1450",
     "ip link del swl0": "device swl0 is missing",
+    "sysctl -w net.ipv4.conf.sl-red.proxy_arp=0": "net/ipv4/conf/sl-red/proxy_arp is 0, not 1",
+    "sysctl -w net.ipv4.conf.swl0.rp_filter=1": "net/ipv4/conf/swl0/rp_filter is 1, not 2",
+    "sysctl -w net.ipv4.conf.sl-red.forwarding=0": "net/ipv4/conf/sl-red/forwarding is 0, not 1",
+    "sysctl -w net.ipv4.ip_forward=0": "net/ipv4/ip_forward is 0, not 1",
+    "sysctl -w net.ipv4.neigh.sl-red.proxy_delay=80": "sl-red/proxy_delay is 80, not 0",
+    "sysctl -w net.ipv6.conf.swl0.disable_ipv6=0": "net/ipv6/conf/swl0/disable_ipv6 is 0, not 1",
 }
 
 
