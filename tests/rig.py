@@ -9,7 +9,6 @@ from typing import Any
 
 import msgspec
 import trio
-from swarmlet.agent.places import Places
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
 from swarmlet.clock import Seconds, wall_clock
@@ -59,9 +58,20 @@ def wanting(assignment: Assignment, desired: TaskState) -> Assignment:
 class NoPlaces:
     """A node without networks."""
 
+    def __init__(self) -> None:
+        self.halted: frozenset[str] = frozenset()
+        self.ever_halted: set[str] = set()
+
     async def prepare(self, task: Assignment) -> list[Endpoint]:
         assert not task.attachments
         return []
+
+    def set_halted(self, task_ids: frozenset[str]) -> None:
+        self.halted = task_ids
+        self.ever_halted |= task_ids
+
+    async def applied(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 class Rig:
@@ -73,15 +83,15 @@ class Rig:
         directory: Path,
         *,
         alone_after: float = 1e9,
-        places: Places | None = None,
     ) -> None:
         self.engine = engine
+        self.places = NoPlaces()
         self.reports: list[tuple[str, TaskStatus]] = []
         self.worker = Worker(
             engine,
             Storage(directory),
             lambda task_id, status: self.reports.append((task_id, status)),
-            places or NoPlaces(),
+            self.places,
             clock=wall_clock,
             rng=RNG,
             alone_after=Seconds(alone_after),

@@ -4,6 +4,7 @@ from typing import assert_never
 
 import trio
 
+from swarmlet.agent.keeping import Keeper
 from swarmlet.agent.lifecycle import Action, Failure
 from swarmlet.agent.places import Places
 from swarmlet.agent.pulls import Pulls
@@ -19,11 +20,18 @@ class Actions:
     """Acts on a unit's container, and lets the unit learn what came of it."""
 
     def __init__(
-        self, engine: Engine, watch: EngineWatch, places: Places, *, calls: trio.CapacityLimiter
+        self,
+        engine: Engine,
+        watch: EngineWatch,
+        places: Places,
+        keeper: Keeper,
+        *,
+        calls: trio.CapacityLimiter,
     ) -> None:
         self._engine = engine
         self._watch = watch
         self._places = places
+        self._keeper = keeper
         self._pulls = Pulls(engine)
         self._calls = calls
         # Fewer creates at once than starts, so that the first tasks start while others are created.
@@ -51,6 +59,8 @@ class Actions:
             case Action.CREATE:
                 await self._create(unit)
             case Action.START:
+                self._will_run(unit)
+                await self._keeper.keep(unit)
                 async with self._calls:
                     await self._start(unit)
                 await self._watch.look(unit)
@@ -75,14 +85,26 @@ class Actions:
 
     async def _create(self, unit: Unit) -> None:
         async with self._creates:
+            self._will_run(unit)  # so that it is on disk when the container is made
             endpoints = await self._places.prepare(unit.task)
             body = convert.create_body(unit.task, endpoints)
             container_id = await self._engine.create(unit.task.name, body)
         task_id = unit.task.task_id
         self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
 
+    def _will_run(self, unit: Unit) -> None:
+        """Note under which engine a container is about to run: one that dies with it says no more.
+
+        (:mod:`swarmlet.agent.reboot`.)
+        """
+        if unit.seen_in != self._watch.incarnation:
+            unit.seen_in = self._watch.incarnation
+            self._keeper.changed()
+
     async def _start(self, unit: Unit) -> None:
         """Start a container in all of its networks: a daemon may have died after the create."""
+        if self._watch.revive(unit):
+            await self._places.applied()  # else its own first connections would be refused
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):

@@ -75,7 +75,7 @@ def step(task: Assignment, known: Known, now: Instant) -> Step:
     if found is None:
         return _absent(task, known, now)
     if found.running:
-        return _running(known, now)
+        return _running(task, known, now)
     if found.created or (known.failure is not None and known.failure.action is Action.START):
         return _created(task, known, now)
     return _exited(task, known, found, now)
@@ -134,12 +134,14 @@ def _created(task: Assignment, known: Known, now: Instant) -> Step:
     return Step(Action.START)
 
 
-def _running(known: Known, now: Instant) -> Step:
+def _running(task: Assignment, known: Known, now: Instant) -> Step:
     """A container with a process: running, unless its health check has yet to say so."""
     found = known.container
     match found and found.health:
         case "unhealthy":
             return Step(Action.STOP)
+        case "starting" if known.state(task) > TaskState.STARTING:
+            return Step(Action.WAIT)  # it was started again in place
         case "starting":
             return _report(known, now, TaskState.STARTING, "starting", Action.WAIT)
         case _:
@@ -179,7 +181,7 @@ def _report(
     told = known.status
     found = known.container.status if known.container is not None else None
     if told is not None and (
-        told.state > state or (told.state is state and told.container == found)
+        told.state > state or (told.state is state and told.container == found and not told.halted)
     ):
         return Step(action)
     status = TaskStatus(state=state, at=now, message=message, err=err, container=found)

@@ -139,6 +139,7 @@ class Networking:
         self._file = directory / FILE
         self._rng = rng
         self._records = Records(_load(self._file))
+        self._halted: frozenset[str] = frozenset()
         self._nameservers: dict[str, tuple[str, ...]] = {}
         self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._version = 1  # of what names and disk must show
@@ -158,7 +159,9 @@ class Networking:
             self._note()
 
     def _forward(self) -> None:
-        self._forwarder.set_tables(replace(self.tables, control_port=self._control_port))
+        self._forwarder.set_tables(
+            replace(self.tables, control_port=self._control_port, halted=self._halted)
+        )
 
     def _note(self) -> None:
         self._version += 1
@@ -238,6 +241,12 @@ class Networking:
                 await self._turn.wait()
             return endpoints
         raise EngineUnavailable("this node's network is not ready; the log says why")
+
+    def set_halted(self, task_ids: frozenset[str]) -> None:
+        """See :class:`swarmlet.agent.places.Places`."""
+        if task_ids != self._halted:
+            self._halted = task_ids
+            self._forward()
 
     async def _endpoint(self, attachment: Attachment) -> Endpoint:
         record = self.tables.networks.get(attachment.network_id)

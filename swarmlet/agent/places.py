@@ -15,3 +15,11 @@ class Places(Protocol):
         Raises EngineError for what repeating will not change, EngineUnavailable for the rest.
         """
         ...
+
+    def set_halted(self, task_ids: frozenset[str]) -> None:
+        """These tasks have no process: refuse what is sent to them."""
+        ...
+
+    async def applied(self) -> None:
+        """Return once the kernel forwards by all that was said so far."""
+        ...

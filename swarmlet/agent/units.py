@@ -21,6 +21,9 @@ class Unit:
         self.seen_in = seen_in  # the engine's incarnation under which its container last ran
         self.gone = False
         self.stale = False  # the engine hinted at a change of the container: inspect it
+        self.halted = False  # its container had a process and has none
+        self.ended_pid = 0  # the last process that was seen to end
+        self.watched_pid = 0
         self.acting = False
         self.supervised = False
         self.wakeup = trio.Event()
@@ -122,6 +125,10 @@ class Units:
         for other in self._by_slot.get(unit.slot, ()):
             if other is not unit:
                 other.wake()
+
+    def halted(self) -> frozenset[str]:
+        """Tasks that have no process any more, or not now."""
+        return frozenset(task_id for task_id, unit in self._by_id.items() if unit.halted)
 
     def kept(self) -> list[Kept]:
         """What is to be on disk."""

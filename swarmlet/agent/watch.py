@@ -12,6 +12,7 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from swarmlet.agent import processes
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.pulse import Pulse
 from swarmlet.agent.reboot import Death, ended_by_host
@@ -36,10 +37,11 @@ class EngineWatch:
     """Tells the units what their containers do.
 
     ``calls`` bounds the calls of a look at all; ``changed`` is called when something is to be kept
-    on disk, ``resynced`` at the end of each look at all.
+    on disk, ``halted`` when a unit lost its process or has one again, ``resynced`` at the end of
+    each look at all.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it stands on, and whom it tells by name
         self,
         engine: Engine,
         units: Units,
@@ -47,6 +49,7 @@ class EngineWatch:
         calls: trio.CapacityLimiter,
         rng: Rng,
         changed: Callable[[], None],
+        halted: Callable[[Unit], None],
         resynced: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -54,16 +57,23 @@ class EngineWatch:
         self._calls = calls
         self._rng = rng
         self._changed = changed
+        self._halted = halted
         self._resynced = resynced
         self._incarnation = Incarnation(name="", started_at=convert.instant(""))
         self._ready = trio.Event()  # the event stream is up and the units know their containers
         self._pulse = Pulse(engine, missed=self._missed)
         self._stream = trio.CancelScope()  # of the present try to hold a stream of events
+        self._nursery: trio.Nursery | None = None
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
 
     async def wait_ready(self) -> None:
         """Wait until the units know their containers."""
         await self._ready.wait()
+
+    @property
+    def incarnation(self) -> str:
+        """The name of the engine's present life."""
+        return self._incarnation.name
 
     def away(self) -> Seconds:
         """For how long the engine is of no use; 0 while it is."""
@@ -89,6 +99,7 @@ class EngineWatch:
     def see(self, unit: Unit, found: Container | None) -> None:
         """Take over what the engine showed of a unit's container; None: there is none."""
         unit.learn(container=found)
+        self._see_process(unit, found)
         if found is not None and found.running:
             unit.learn(host_ended=False)
             if unit.seen_in != self._incarnation.name:
@@ -97,11 +108,47 @@ class EngineWatch:
         else:
             self._units.wake_slot(unit)
 
+    # --- its process ----------------------------------------------------------------------------
+
+    def revive(self, unit: Unit) -> bool:
+        """Its container is about to get a process; returns whether it had lost one."""
+        return self._set_halted(unit, halted=False)
+
+    def _see_process(self, unit: Unit, found: Container | None) -> None:
+        if found is None or found.created:
+            return
+        if not found.running:
+            self._set_halted(unit, halted=True)
+        elif not unit.stale and found.pid != unit.ended_pid:
+            # Else it may have ended since the engine was asked, or the engine does not know yet.
+            self._set_halted(unit, halted=False)
+            self._watch_process(unit, found)
+
+    def _set_halted(self, unit: Unit, *, halted: bool) -> bool:
+        if unit.halted is halted:
+            return False
+        unit.halted = halted
+        self._halted(unit)
+        return True
+
+    def _watch_process(self, unit: Unit, found: Container) -> None:
+        if self._nursery is not None and unit.watched_pid != found.pid:
+            unit.watched_pid = found.pid
+            self._nursery.start_soon(self._await_end, unit, found)
+
+    async def _await_end(self, unit: Unit, found: Container) -> None:
+        """Nothing follows for the task: why it ended only the engine can tell."""
+        if await processes.ended(found.pid, found.id):
+            unit.ended_pid = found.pid
+            if unit.known.container is not None and unit.known.container.pid == found.pid:
+                self._set_halted(unit, halted=True)
+
     # --- all containers -------------------------------------------------------------------------
 
     async def follow(self) -> None:
         """Read the stream of events, for good; after each break look at everything anew."""
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._pulse.watch)
             await self._hold_streams()
 
@@ -152,6 +199,9 @@ class EngineWatch:
         if event.action == "start" and (unit.acting or runs):
             return  # the echo of our own call
         unit.stale = True
+        if event.action == "die":
+            # Now: an engine that stops takes no more questions.
+            self._set_halted(unit, halted=True)
         unit.wake()
 
     async def _resync(self) -> None:
@@ -164,8 +214,8 @@ class EngineWatch:
         self._incarnation = incarnation
         self._attribute_deaths(found)
         for unit in [*self._units, *self._units.strangers.values()]:
-            self.see(unit, found.get(unit.task.task_id))
             unit.stale = False
+            self.see(unit, found.get(unit.task.task_id))
             unit.wake()
         self._turn += 1
         self._resynced()

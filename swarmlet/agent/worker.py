@@ -37,6 +37,9 @@ IDLE_CHECK: Final = 0.05
 #: processors keep both busy, many more only make each slower (and delay a stop).
 PARALLEL: Final = (os.cpu_count() or 1) * 2 + 2
 
+#: Said of a task whose process ended, before it is known why.
+HALTED: Final = "its container ended"
+
 log = structlog.get_logger(__name__)
 
 Report = Callable[[str, TaskStatus], None]
@@ -62,6 +65,7 @@ class Worker:
     ) -> None:
         self.parallel = parallel
         self._report = report
+        self._places = places
         self._alone_after = alone_after
         self._told = trio.Event()  # a manager named all tasks since the start
         self._nursery: trio.Nursery | None = None
@@ -74,12 +78,13 @@ class Worker:
             calls=calls,
             rng=rng,
             changed=self._keeper.changed,
+            halted=self._halted,
             resynced=self._resynced,
         )
         self._supervisor = Supervisor(
             self._units,
             self._watch,
-            Actions(engine, self._watch, places, calls=calls),
+            Actions(engine, self._watch, places, self._keeper, calls=calls),
             publish=self._publish,
             clock=clock,
             rng=rng,
@@ -222,9 +227,19 @@ class Worker:
             await self._supervisor.supervise(unit)
             self._units.wake_slot(unit)
             self._units.forget(unit)
+            self._places.set_halted(self._units.halted())
             self._keeper.changed()
         finally:
             unit.supervised = False
+
+    def _halted(self, unit: Unit) -> None:
+        """A task lost its process, or has one again. When it serves again, its supervisor says."""
+        self._places.set_halted(self._units.halted())
+        status = unit.known.status
+        if status is None or status.state is not TaskState.RUNNING:
+            return
+        if unit.halted and unit.task.desired <= TaskState.RUNNING:
+            self._publish(unit, msgspec.structs.replace(status, halted=True, message=HALTED))
 
     def _publish(self, unit: Unit, status: TaskStatus) -> None:
         unit.learn(status=status)

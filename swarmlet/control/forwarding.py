@@ -91,7 +91,8 @@ def task(view: View, of: Task) -> TaskRecord | None:
 
 def serves(of: Task) -> bool:
     """Whether new connections may go to a task: it runs, is healthy, and shall go on."""
-    return of.status.state is TaskState.RUNNING and of.desired <= TaskState.RUNNING
+    runs = of.status.state is TaskState.RUNNING and not of.status.halted
+    return runs and of.desired <= TaskState.RUNNING
 
 
 def _weight(of: Task) -> int:

@@ -104,7 +104,8 @@ class TaskRecord(Record, frozen=True, kw_only=True, gc=False):
 class Tables(msgspec.Struct, frozen=True, kw_only=True):
     """All records that a node knows, by identifier. ``me`` is its own number, 0 if not known.
 
-    ``control_port`` is where its daemon listens: no service may take that from it.
+    ``control_port`` is where its daemon listens: no service may take that from it. ``halted`` are
+    tasks of its own that have no process; it knows that first, and nobody else need say so.
     """
 
     me: int = 0
@@ -114,3 +115,4 @@ class Tables(msgspec.Struct, frozen=True, kw_only=True):
     networks: dict[str, NetworkRecord] = msgspec.field(default_factory=dict[str, NetworkRecord])
     services: dict[str, ServiceRecord] = msgspec.field(default_factory=dict[str, ServiceRecord])
     tasks: dict[str, TaskRecord] = msgspec.field(default_factory=dict[str, TaskRecord])
+    halted: frozenset[str] = frozenset()

@@ -81,13 +81,18 @@ class ContainerStatus(msgspec.Struct, frozen=True, gc=False, omit_defaults=True)
 
 
 class TaskStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What was last observed of a task. ``err`` says what went wrong, in a user's words."""
+    """What was last observed of a task. ``err`` says what went wrong, in a user's words.
+
+    ``halted``: it has no process now, and may have one again in the same container: its engine went
+    down, or it is not known yet why it ended. Nobody shall be sent to it meanwhile.
+    """
 
     state: TaskState
     at: Instant
     message: str = ""
     err: str = ""
     container: ContainerStatus | None = None
+    halted: bool = False
 
 
 class Task(Stored, frozen=True, kw_only=True, gc=False):

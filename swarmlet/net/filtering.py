@@ -26,7 +26,7 @@ _OURS: Final = f"@th,96,24 {VNI}"
 _FROM_PEER: Final = f'iifname "{DEVICE}"'
 _ENTERED: Final = f"ct mark and {ENTRY:#x} != 0"
 _TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
-_FORGET_ENTRY: Final = f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}"
+_NO_ENTRY: Final = f"meta mark set meta mark and {0xFFFF_FFFF ^ ENTRY:#x}"
 _QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
 
 _DEAD: Final = "ip daddr @overlay ip daddr != @live"
@@ -69,6 +69,8 @@ def ip_chains(
         "raw": _raw(data_port),
         "raw_out": _raw_out(data_port),
         "entry": _ENTRY,
+        "entry_local": _ENTRY_LOCAL,
+        "leave": _LEAVE,
         "nat_in": _nat("prerouting", "dstnat - 5", own),
         "nat_local": _nat("output", "-105", own),
         "known": _KNOWN,
@@ -171,6 +173,19 @@ _ENTRY: Final = Chain(
 )
 
 
+#: This node's own answers, too: a refusal in the name of a task that is dead.
+_ENTRY_LOCAL: Final = Chain(
+    (f"{_ENTERED} ct direction reply {_TO_ENTRY}",),
+    "type route hook output priority mangle - 5",
+)
+
+#: The way is chosen. The outer packet inherits the mark, and would be sent round with it.
+_LEAVE: Final = Chain(
+    (f'meta mark and {ENTRY:#x} != 0 oifname "{DEVICE}" {_NO_ENTRY}',),
+    "type filter hook postrouting priority mangle - 5",
+)
+
+
 #: Questions to the node's resolver, on the gateway addresses of its networks.
 _NAMES: Final = "ip daddr @overlay meta l4proto { tcp, udp } th dport 53 return"
 
@@ -198,8 +213,7 @@ _REDIRECTED: Final = Chain(
 _KNOWN: Final = Chain(
     (
         # Back to the node that a client came in by, which knows that client; this one may not.
-        # The outer packet inherits the mark: with a peer's number it would be sent round.
-        f"{_ENTERED} ct direction reply {_FORGET_ENTRY} accept",
+        f"{_ENTERED} ct direction reply accept",
         "ip daddr @live accept",
         # What is connected to a task that went is reset.
         "ip daddr @overlay goto refuse",

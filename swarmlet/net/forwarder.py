@@ -1,7 +1,8 @@
 """Owns this node's forwarding: keeps the kernel as the newest records want it.
 
 One loop. It wakes for new records, for a change that somebody else made, and once a minute to
-look whether all is well. It never gives up: what fails is tried again, and said.
+look whether all is well; at settings, whose changes are not told, it looks every other second. It
+never gives up: what fails is tried again, and said.
 """
 
 import contextlib
@@ -28,7 +29,7 @@ from swarmlet.net.nft import open_nft
 from swarmlet.net.numbers import TABLE
 from swarmlet.net.plan import Plan, forgotten, nothing, plan
 from swarmlet.net.records import Bridge, bridge_of, within
-from swarmlet.net.report import Observed, differences
+from swarmlet.net.report import Observed, differences, standing
 from swarmlet.net.routing import bridge_sysctls
 from swarmlet.net.ruleset import removal, replacement, update
 from swarmlet.net.watch import Indexes, News, watch_links, watch_rules
@@ -37,6 +38,9 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at the whole host, if nothing happens.
 RECONCILE: Final = 60.0
+
+#: Seconds between two looks at the settings: ten small files for each bridge.
+MIND_SETTINGS: Final = 2.0
 
 #: Seconds after news of a foreign change before the look: such changes come in bursts (an engine
 #: that starts, a container's links), and one look serves all.
@@ -86,6 +90,9 @@ class Forwarder:
         self._doubt = News.RULES | News.LINKS
         self._look_at = -math.inf
         self._looked_at = -math.inf
+        #: Bridges and ports that were there when the kernel was last put in order.
+        self._bridges: frozenset[str] = frozenset()
+        self._ports: frozenset[str] = frozenset()
         #: Whether what the kernel holds is known to be ``_plan``.
         self._sure = False
         self._looks = self._repairs = self._failures = 0
@@ -149,6 +156,7 @@ class Forwarder:
             self._indexes = look.indexes
             if failures := self._kernel.write(bridge_sysctls(name)):
                 raise ForwardingFailed(f"bridge {name}", "; ".join(failures))
+            self._bridges |= {name}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the kernel as the records want it, until cancelled; then it still is."""
@@ -161,6 +169,7 @@ class Forwarder:
                 ),
             )
             nursery.start_soon(self._hear, functools.partial(watch_rules, self._doubted, ours=ours))
+            nursery.start_soon(self._mind_settings)
             await self._look_first()
             task_status.started()
             await self._loop()
@@ -233,6 +242,15 @@ class Forwarder:
             except (OSError, LookupError, ValueError) as exc:
                 log.warning("forwarding-hears-nothing", reason=repr(exc))
             await trio.sleep(LAST_RETRY)
+
+    async def _mind_settings(self) -> None:
+        while True:
+            await trio.sleep(MIND_SETTINGS)
+            async with self._lock:
+                wanted = self._plan.links.sysctls if self._sure else {}
+                found = self._kernel.settings(wanted)
+            if any(wanted[key] != value for key, value in found.items()):
+                self._doubted(News.LINKS)
 
     async def _loop(self) -> None:
         pause = FIRST_RETRY
@@ -326,6 +344,7 @@ class Forwarder:
         await self._forget(new)
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
+        self._bridges, self._ports = look.bridges, frozenset(look.facts.ports)
 
     async def _forget(self, new: Plan) -> None:
         """End the flows to what is no backend or not alive, whoever redirected them and when."""
@@ -363,9 +382,10 @@ class Forwarder:
         return found
 
     def _report(self, old: Plan, look: Look, listings: dict[str, Seen] | None) -> None:
-        """Name what others changed; what is only newly wanted is no difference."""
+        """Name what others changed; what is only newly wanted, or gone, is no difference."""
         rules = _expected(old) if listings is None else listings
-        found = differences(old, Observed(look.links, rules, look.bridges))
+        stood = standing(old, self._bridges, self._ports & look.facts.ports.keys())
+        found = differences(stood, Observed(look.links, rules, look.bridges))
         self._repairs += len(found)
         for difference in found[:NAMED]:
             log.warning("forwarding-repaired", difference=difference)

@@ -82,7 +82,8 @@ def _serving(records: Records) -> dict[str, list[TaskRecord]]:
     tasks = records.tables.tasks
     for key in records.places:
         task = tasks[key]
-        if task.serving and task.weight > 0 and task.node in ready:
+        serves = task.serving and key not in records.tables.halted
+        if serves and task.weight > 0 and task.node in ready:
             serving.setdefault(task.service_id, []).append(task)
     return serving
 

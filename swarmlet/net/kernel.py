@@ -5,6 +5,7 @@ By the programs ip, bridge and iptables (one ``-batch`` each), and by files belo
 
 import contextlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -94,6 +95,10 @@ class Kernel:
         for chain in changes.no_accept:
             failures += await self._accept(f"-D {chain} {_ACCEPT}")
         _raise(failures)
+
+    def settings(self, keys: Iterable[str]) -> dict[str, str]:
+        """These settings as they are now; devices that are not there have none."""
+        return _settings(keys)
 
     def write(self, sysctls: dict[str, str]) -> list[str]:
         """Change settings, remembering those of the whole host; return what failed.
@@ -331,7 +336,7 @@ def _route(route: dict[str, Any]) -> tuple[str, str]:
     return key, " ".join(words)
 
 
-def _settings(keys: dict[str, str]) -> dict[str, str]:
+def _settings(keys: Iterable[str]) -> dict[str, str]:
     """Those that exist, of these."""
     found: dict[str, str] = {}
     for key in keys:

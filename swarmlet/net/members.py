@@ -49,7 +49,9 @@ def ip_sets(
             (
                 address
                 for key, places in records.places.items()
-                if (node := tasks[key].node) in known and node not in lost
+                if (node := tasks[key].node) in known
+                and node not in lost
+                and key not in records.tables.halted
                 for address in places.values()
             ),
         ),

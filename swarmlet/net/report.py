@@ -1,6 +1,7 @@
 """A plan in words, and how a kernel differs from it, for people: both pure."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
@@ -43,6 +44,21 @@ def differences(plan: Plan, observed: Observed) -> list[str]:
         *_link_differences(plan.links, observed, names),
         *_rule_differences(plan, observed.rules, names),
     ]
+
+
+def standing(plan: Plan, bridges: AbstractSet[str], ports: AbstractSet[str]) -> Plan:
+    """A plan without what it only awaits: bridges and ports come and go with their tasks."""
+    awaited = {bridge.name for bridge in plan.bridges.values()} - bridges
+    sysctls = {
+        key: value
+        for key, value in plan.links.sysctls.items()
+        if awaited.isdisjoint(key.split("/"))
+    }
+    return replace(
+        plan,
+        bridges={key: one for key, one in plan.bridges.items() if one.name in bridges},
+        links=replace(plan.links, sysctls=sysctls, hairpin=plan.links.hairpin & ports),
+    )
 
 
 def _dump(plan: Plan) -> Iterator[str]:

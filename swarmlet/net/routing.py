@@ -91,6 +91,7 @@ def host_sysctls() -> dict[str, str]:
 def _device_sysctls(device: str) -> dict[str, str]:
     conf = f"net/ipv4/conf/{device}"
     return {
+        f"{conf}/forwarding": "1",
         # Loose: an answer may leave by another device than the question came in by.
         f"{conf}/rp_filter": "2",
         f"{conf}/send_redirects": "0",

@@ -29,8 +29,8 @@ _AF_NETLINK: Final = 16
 _NETLINK_ROUTE: Final = 0
 _NETLINK_NETFILTER: Final = 12
 _GROUP_NFTABLES: Final = 7
-#: RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE.
-_ROUTE_GROUPS: Final = (1, 3, 5, 7, 8)
+#: RTNLGRP_LINK, NEIGH, IPV4_IFADDR, IPV4_ROUTE, IPV4_RULE, IPV4_NETCONF.
+_ROUTE_GROUPS: Final = (1, 3, 5, 7, 8, 24)
 _NFT_SUBSYSTEM: Final = 10
 _NFT_MSG_NEWGEN: Final = 15
 _NFTA_GEN_PROC_PID: Final = 2
@@ -39,6 +39,9 @@ _RTM_ADDR: Final = (20, 21)
 _RTM_ROUTE: Final = (24, 25)
 _RTM_NEIGH: Final = (28, 29)
 _RTM_RULE: Final = (32, 33)
+_RTM_NETCONF: Final = 80
+_NETCONFA_IFINDEX: Final = 1
+_NETCONF_ALL: Final = -1
 _FRA_PRIORITY: Final = 6
 _IFLA_IFNAME: Final = 3
 _IFLA_MASTER: Final = 10
@@ -74,7 +77,11 @@ async def watch_links(
     ours: Callable[[int], bool],
     indexes: "Callable[[], Indexes]",
 ) -> None:
-    """Tell of changes to our links, addresses, routes and neighbours, and ports of our bridges."""
+    """Tell of changes to our links, addresses, routes and neighbours, and ports of our bridges.
+
+    Of settings the kernel tells few (``forwarding``, ``rp_filter``, ``proxy_arp``), and not who
+    changed them.
+    """
     reader = LinkNews(ours, indexes)
     with _socket(_NETLINK_ROUTE) as sock:
         await sock.bind((0, _mask(*_ROUTE_GROUPS)))
@@ -172,6 +179,10 @@ class LinkNews:
         if kind in _RTM_RULE:
             pref = dict(attributes(body[12:])).get(_FRA_PRIORITY, b"")
             return FIRST_RULE <= int.from_bytes(pref, sys.byteorder) <= LAST_RULE
+        if kind == _RTM_NETCONF:
+            said = dict(attributes(body[4:]))
+            index = int.from_bytes(said.get(_NETCONFA_IFINDEX, b""), sys.byteorder, signed=True)
+            return index in {_NETCONF_ALL, indexes.device, *indexes.bridges}
         if kind in (*_RTM_ADDR, *_RTM_NEIGH):
             # Neighbours of bridges come and go by themselves.
             return int.from_bytes(body[4:8], sys.byteorder) == indexes.device

@@ -541,10 +541,16 @@ async def test_an_engine_that_comes_back_gets_its_tasks_started_again(
         await rig.until(deaf, TaskState.RUNNING)
         before = {one.name: await rig.inspect(one) for one in (quick, deaf)}
         await _in_thread(getattr(doomed_host, how))
+        both = {quick.task_id, deaf.task_id}
+        if how != "kill_engine":  # its containers go on until its successor ends them
+            await eventually(lambda: rig.places.halted == both, what="nobody is sent to them")
+            assert all(rig.status(task_id).halted for task_id in both)  # type: ignore[union-attr]
         await _in_thread(doomed_host.boot if how == "kill" else doomed_host.start)
         for one in (quick, deaf):
             await eventually_async(partial(_runs_anew, rig, one.name, before[one.name]))
             assert max(rig.states(one.task_id)) is TaskState.RUNNING
+            await eventually(lambda one=one: not rig.status(one.task_id).halted)  # type: ignore[misc,union-attr]
+        assert (rig.places.ever_halted, rig.places.halted) == (both, frozenset())
 
 
 async def _in_thread(call: Any) -> None:

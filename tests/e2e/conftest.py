@@ -55,7 +55,7 @@ def engines_of(which: str) -> dict[str, str]:
     folder = os.environ.get(ENGINE_VARIABLE)
     if not folder:
         pytest.skip(f"needs another engine: {ENGINE_VARIABLE} names its folder")
-    return {host: f"{folder}/dockerd" for host in ("m1", "w1")}
+    return dict.fromkeys(("m1", "w1"), f"{folder}/dockerd")
 
 
 def _maker(stack: ExitStack) -> MakePlayground:

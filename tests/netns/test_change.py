@@ -5,6 +5,7 @@ import re
 import socket
 
 import pytest
+from msgspec.structs import replace
 from swarmlet.model.forwarding import Attachment, Reach
 from swarmlet.net.kernel import REMEMBERED
 
@@ -48,6 +49,25 @@ def test_connections_to_what_died_are_reset(fresh: Lan, way: str) -> None:
     assert {tcp(fresh.client, "10.88.0.1", 8080) for _ in range(MANY)} == {f"web1 {CLIENT}"}
     with pytest.raises(ConnectionRefusedError):
         tcp(asker, "10.10.9.12", 80)
+
+
+def test_a_task_that_lost_its_process_is_refused_by_its_node(fresh: Lan) -> None:
+    """Long before anybody else hears of it; and when it has one again, nobody need be told."""
+    fresh.change("web1", serving=False)
+    asker = fresh.containers["web1"].space
+    through = [
+        connect(asker, ("10.10.9.200", 80)),
+        connect(fresh.client, ("10.88.0.1", 8080)),
+        connect(fresh.client, ("10.88.0.2", 8080)),
+    ]
+    assert {exchange(sock).split()[0] for sock in through} == {"web2"}
+    fresh.hosts[2].give(replace(fresh.tables, halted=frozenset({"web2"})))
+    assert [reset(sock) for sock in through] == [True] * len(through)
+    for entry in ("10.88.0.1", "10.88.0.2"):
+        with pytest.raises(ConnectionRefusedError):
+            tcp(fresh.client, entry, 8080)
+    fresh.hosts[2].give(fresh.tables)
+    assert tcp(fresh.client, "10.88.0.1", 8080) == f"web2 {CLIENT}"
 
 
 def test_a_suspect_node_keeps_its_connections(fresh: Lan) -> None:
@@ -105,6 +125,12 @@ HARM = {
     "ip link set swl0 down": "device swl0 differs: up is False, not True",
     "ip link set swl0 mtu 1300": "device swl0 differs: mtu is 1300, not 1450",
     "ip link del swl0": "device swl0 is missing",
+    "sysctl -w net.ipv4.conf.sl-red.proxy_arp=0": "net/ipv4/conf/sl-red/proxy_arp is 0, not 1",
+    "sysctl -w net.ipv4.conf.swl0.rp_filter=1": "net/ipv4/conf/swl0/rp_filter is 1, not 2",
+    "sysctl -w net.ipv4.conf.sl-red.forwarding=0": "net/ipv4/conf/sl-red/forwarding is 0, not 1",
+    "sysctl -w net.ipv4.ip_forward=0": "net/ipv4/ip_forward is 0, not 1",
+    "sysctl -w net.ipv4.neigh.sl-red.proxy_delay=80": "sl-red/proxy_delay is 80, not 0",
+    "sysctl -w net.ipv6.conf.swl0.disable_ipv6=0": "net/ipv6/conf/swl0/disable_ipv6 is 0, not 1",
 }
 
 

@@ -256,6 +256,18 @@ async def test_no_container_begins_before_the_kernel_forwards(
         await node.networking.prepare(attached((FRONT, "10.9.1.5")))
 
 
+async def test_what_lost_its_process_is_told_to_the_kernel(node: Node) -> None:
+    """Whatever managers say meanwhile; and it is not kept for the next boot."""
+    node.tell(FRONT)
+    node.networking.set_halted(frozenset({"t1"}))
+    assert node.forwarder.tables.halted == {"t1"}
+    node.tell(FRONT, BACK)
+    assert node.forwarder.tables.halted == {"t1"}
+    assert node.networking.tables.halted == frozenset()
+    node.networking.set_halted(frozenset())
+    assert node.forwarder.tables.halted == frozenset()
+
+
 async def test_names_are_answered_before_a_container_begins(node: Node) -> None:
     """At the gateways of the networks here; the task's own servers are asked for the rest."""
     one = attached((FRONT, "10.9.1.5"), dns=DnsConfig(nameservers=("10.0.0.53",)))

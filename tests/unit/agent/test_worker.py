@@ -1,20 +1,24 @@
 """The worker against an engine that fails on request."""
 
+import copy
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
-from swarmlet.agent import pulse
+from swarmlet.agent import keeping, pulse
+from swarmlet.agent.storage import Kept, Storage
 from swarmlet.engine.client import Engine
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import HealthConfig
 
 from tests.fakes.fake_engine import Dropped, FakeEngine, Refusal
 from tests.rig import Rig, running, task, wanting
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 
 
 @pytest.fixture
@@ -124,6 +128,48 @@ async def test_a_cut_stream_misses_nothing(rig: Rig, fake: FakeEngine) -> None:
     assert status.err == "task: non-zero exit (3)"
     fake.end(rig.container_id(two), 0)
     await rig.until(two, TaskState.COMPLETE)
+
+
+async def test_what_died_with_its_engine_serves_no_more(rig: Rig, fake: FakeEngine) -> None:
+    """An engine that stops says who died, and takes no question more."""
+    one, two = task(), task()
+    rig.assign(one, two)
+    await rig.until(one, TaskState.RUNNING)
+    await rig.until(two, TaskState.RUNNING)
+    with fake.fault("GET", drop):
+        fake.end(rig.container_id(one), 143)
+        await eventually(lambda: rig.places.halted == {one.task_id})
+        status = await rig.until(one, TaskState.RUNNING)
+        assert status.halted
+        assert status == rig.reports[-1][1]
+    assert not (await rig.until(two, TaskState.RUNNING)).halted
+
+
+async def test_an_answer_from_before_the_end_revives_nothing(rig: Rig, fake: FakeEngine) -> None:
+    """The engine was asked for another reason, and the container ended before it answered."""
+    one = task(healthcheck=HealthConfig(test=("CMD", "true")))
+    rig.assign(one)
+    await rig.until(one, TaskState.STARTING)
+    await eventually(lambda: fake.of(one.task_id)["State"]["Running"])
+    real, told = fake._of_container, trio.Event()
+
+    def look(method: str, path: str) -> object:
+        seen = copy.deepcopy(real(method, path))
+        if not told.is_set():
+            told.set()
+            fake.end(rig.container_id(one), 143)
+        else:
+            raise Dropped
+        return seen
+
+    fake.health(rig.container_id(one), "healthy")
+    await rig.until(one, TaskState.RUNNING)
+    fake._of_container = look  # type: ignore[method-assign]
+    fake.health(rig.container_id(one), "healthy")
+    await eventually(lambda: fake.count("GET .*/json") > 5)
+    assert told.is_set()
+    assert rig.places.halted == {one.task_id}
+    assert (await rig.until(one, TaskState.RUNNING)).halted
 
 
 @pytest.fixture
@@ -266,6 +312,76 @@ async def test_a_node_alone_runs_its_tasks_from_disk(fake: FakeEngine, directory
             rig.assign(one)
             await rig.until(one, TaskState.PREPARING)
     async with running(fake.socket_path, directory / "state", full=False, alone_after=0) as rig:
+        await rig.until(one, TaskState.RUNNING)
+
+
+class Disk:
+    """A disk that takes its time: nothing is written while it is ``closed``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writes = 0
+        self._open = threading.Event()
+        self._open.set()
+        real = Storage.save
+
+        def save(storage: Storage, kept: list[Kept]) -> None:
+            self._open.wait(PATIENCE)
+            real(storage, kept)
+            self.writes += 1
+
+        monkeypatch.setattr(Storage, "save", save)
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def test_a_task_is_on_disk_before_its_container_starts(
+    rig: Rig, fake: FakeEngine, directory: Path, disk: Disk
+) -> None:
+    """Power may fail in the next moment, and no manager be there when the node boots.
+
+    As it shall run then, and under which engine, or its end would seem its own fault. One write
+    serves all that wait.
+    """
+    held, late = task(desired=TaskState.READY), list[int]()
+
+    def look() -> None:
+        kept = Storage(directory / "state").load()
+        ready = [one for one in kept if one.task.desired is TaskState.RUNNING and one.seen_in]
+        late.append(fake.count("POST .*/start") - len(ready))
+
+    rig.assign(held)
+    await rig.until(held, TaskState.READY)
+    tasks = [wanting(held, TaskState.RUNNING), *(task() for _ in range(20))]
+    with fake.fault("POST .*/start", look):
+        with disk.closed():
+            rig.assign(*tasks)
+            await eventually(lambda: len(fake.containers) == len(tasks))
+            assert fake.count("POST .*/start") == 0
+            before = disk.writes
+        for one in tasks:
+            await rig.until(one, TaskState.RUNNING)
+    assert max(late) <= 0
+    assert disk.writes - before < len(tasks)
+
+
+async def test_a_disk_that_hangs_keeps_no_task_from_running(
+    rig: Rig, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "KEPT_WITHIN", 0.02)
+    one = task()
+    with disk.closed():
+        rig.assign(one)
         await rig.until(one, TaskState.RUNNING)
 
 

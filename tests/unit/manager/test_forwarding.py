@@ -55,9 +55,10 @@ async def put_service(rig: Rig, *ports: PortConfig) -> None:
     await rig.proposer.propose(PutService(service=Service(id="s1", spec=spec), expect=0))
 
 
-async def runs(rig: Rig, task_id: str, node_id: str) -> None:
+async def runs(rig: Rig, task_id: str, node_id: str, *, halted: bool = False) -> None:
     """The node says that a task runs."""
-    report = TaskReport(task_id, TaskStatus(state=TaskState.RUNNING, at=NOW))
+    status = TaskStatus(state=TaskState.RUNNING, at=NOW, halted=halted)
+    report = TaskReport(task_id, status)
     await rig.proposer.propose(ReportTasks(node_id=node_id, reports=(report,)))
 
 
@@ -179,3 +180,16 @@ async def test_an_ended_task_is_gone(rig: Rig) -> None:
         report = TaskReport("t1", TaskStatus(state=TaskState.FAILED, at=NOW))
         await rig.proposer.propose(ReportTasks(node_id="w1", reports=(report,)))
         assert (await news(far)).gone == ("t1",)
+
+
+async def test_no_node_sends_clients_to_a_task_whose_engine_went_down(rig: Rig) -> None:
+    """It is to be started again in place: its record stays."""
+    await rig.task("t1", "w1", slot=1)
+    await rig.task("t2", "w2", slot=2)
+    async with rig.running() as nursery:
+        far = await rig.agent(nursery, "w2")
+        await far.welcomed()
+        for halted in (False, True, False):
+            await runs(rig, "t1", "w1", halted=halted)
+            (record,) = (await news(far)).tasks
+            assert (record.id, record.serving) == ("t1", not halted)

@@ -1,6 +1,6 @@
 """The loop around plan and kernel, with a kernel that obeys, and one that refuses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,11 @@ from msgspec.structs import replace
 from swarmlet.errors import ForwardingFailed
 from swarmlet.model.forwarding import Attachment, PeerRecord, ServiceRecord, Tables, TaskRecord
 from swarmlet.net import forwarder as module
-from swarmlet.net.facts import HostFacts
-from swarmlet.net.forwarder import LAST_RETRY, RECONCILE, Forwarder
+from swarmlet.net.facts import HostFacts, Port
+from swarmlet.net.forwarder import LAST_RETRY, MIND_SETTINGS, RECONCILE, Forwarder
 from swarmlet.net.kernel import Look
 from swarmlet.net.links import Changes, Links
+from swarmlet.net.numbers import bridge_name
 from swarmlet.net.watch import Indexes, News
 
 from tests.unit.net.clusters import network
@@ -25,13 +26,25 @@ class FakeKernel:
 
     def __init__(self) -> None:
         self.links = Links()
+        self.facts = HostFacts()
+        self.bridges: frozenset[str] = frozenset()
         self.looks = 0
         self.broken = False
 
     async def look(self, _tables: Tables, _sysctls: object = None) -> Look:
         await trio.lowlevel.checkpoint()
         self.looks += 1
-        return Look(HostFacts(), self.links, frozenset(), Indexes())
+        return Look(self.facts, self.links, self.bridges, Indexes())
+
+    def settings(self, keys: Iterable[str]) -> dict[str, str]:
+        return {key: self.links.sysctls[key] for key in keys if key in self.links.sysctls}
+
+    def write(self, sysctls: dict[str, str]) -> list[str]:
+        self.links = replace(self.links, sysctls=self.links.sysctls | sysctls)
+        return []
+
+    def others_set(self, key: str, value: str) -> None:
+        self.links = replace(self.links, sysctls=self.links.sysctls | {key: value})
 
     async def apply(self, changes: Changes) -> None:
         await trio.lowlevel.checkpoint()
@@ -191,3 +204,87 @@ async def test_foreign_changes_are_repaired(
         rig.forwarder._doubted(News.LINKS)
     await trio.sleep(2 if heard else RECONCILE + 1)
     assert "10.1.0.9/32" in rig.kernel.links.routes
+
+
+async def test_a_changed_setting_is_noticed_though_nobody_tells_of_it(
+    rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    await nursery.start(rig.forwarder.run)
+    rig.forwarder.set_tables(tables())
+    await rig.forwarder.applied()
+    looks = rig.kernel.looks
+    await trio.sleep(3 * MIND_SETTINGS)
+    assert rig.kernel.looks == looks
+    rig.kernel.others_set("net/ipv4/conf/swl0/send_redirects", "1")
+    await trio.sleep(MIND_SETTINGS + 1)
+    assert rig.kernel.links.sysctls["net/ipv4/conf/swl0/send_redirects"] == "0"
+
+
+class Host:
+    """A host with a task of its own, with bridge-nf: what others do to it is heard."""
+
+    bridge = bridge_name("net1")
+    setting = f"net/ipv4/conf/{bridge}/rp_filter"
+
+    def __init__(self, rig: Rig) -> None:
+        self.forwarder, self.kernel = rig.forwarder, rig.kernel
+        self.kernel.facts = HostFacts(bridge_nf=True)
+
+    def ports(self, *names: str) -> None:
+        self.kernel.facts = replace(
+            self.kernel.facts, ports={name: Port(self.bridge) for name in names}
+        )
+        self.kernel.links = replace(
+            self.kernel.links, hairpin=self.kernel.links.hairpin & set(names)
+        )
+
+    async def repairs(self) -> int:
+        """How many things were repaired by the look that a change leads to."""
+        before = self.forwarder.statistics().repairs
+        self.forwarder._doubted(News.LINKS)
+        await trio.sleep(2)
+        return self.forwarder.statistics().repairs - before
+
+
+@pytest.fixture
+async def host(rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Host:
+    host = Host(rig)
+    await nursery.start(rig.forwarder.run)
+    there = tables()
+    rig.forwarder.set_tables(replace(there, me=2))
+    await rig.forwarder.applied()
+    # Rules are no matter here: FakeNft lists none.
+    await host.repairs()
+    return host
+
+
+async def test_what_comes_and_goes_with_tasks_is_no_damage(host: Host) -> None:
+    """A bridge that the engine has just made, a container that was plugged in, or that ended."""
+    host.kernel.bridges = frozenset({host.bridge})
+    host.kernel.others_set(host.setting, "1")
+    assert await host.repairs() == 0
+    assert host.kernel.links.sysctls[host.setting] == "2"
+    host.ports("veth1", "veth2")
+    assert await host.repairs() == 0
+    assert host.kernel.links.hairpin == {"veth1", "veth2"}
+    host.ports("veth2")
+    assert await host.repairs() == 0
+
+
+async def test_what_others_did_to_bridges_and_ports_is_damage(host: Host) -> None:
+    host.kernel.bridges = frozenset({host.bridge})
+    host.ports("veth1")
+    await host.repairs()
+    host.kernel.others_set(host.setting, "1")
+    host.kernel.links = replace(host.kernel.links, hairpin=frozenset())
+    assert await host.repairs() == 2
+    host.kernel.bridges = frozenset()
+    assert await host.repairs() == 1
+
+
+async def test_a_bridge_that_was_set_up_is_nobodys_to_change(host: Host) -> None:
+    """Before any look at it: who had it made sets it up at once."""
+    host.kernel.bridges = frozenset({host.bridge})
+    await host.forwarder.adopt(network(1))
+    host.kernel.others_set(host.setting, "1")
+    assert await host.repairs() == 1

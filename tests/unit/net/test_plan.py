@@ -77,6 +77,22 @@ def test_what_is_not_live_is_dead(tables: Tables, host: HostFacts) -> None:
     assert set(plan(tables, host).live) == addresses(living)
 
 
+@given(clusters(), hosts(), st.data())
+def test_what_has_no_process_is_as_good_as_gone(
+    tables: Tables, host: HostFacts, data: st.DataObject
+) -> None:
+    """To clients; but it may come back, so its places are kept."""
+    own = [t for t in tables.tasks.values() if t.node == tables.me]
+    dead = data.draw(st.sets(st.sampled_from(own))) if own else set()
+    halted = frozenset(task.id for task in dead)
+    with_it, without = plan(replace(tables, halted=halted), host), plan(tables, host)
+    gone = addresses([tables.tasks[ident] for ident in halted])
+    assert set(with_it.live) == set(without.live) - gone
+    for frontend, backends in without.balanced.items():
+        assert with_it.balanced[frontend] == tuple(b for b in backends if b.address not in gone)
+    assert (with_it.links, with_it.bridges) == (without.links, without.bridges)
+
+
 @given(clusters(), hosts())
 def test_backends_are_those_that_serve(tables: Tables, host: HostFacts) -> None:
     """On nodes that are well, with their weights, in that network; all of them and no others."""

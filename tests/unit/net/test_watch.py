@@ -65,6 +65,12 @@ def neighbour(index: int) -> bytes:
     return struct.pack("=BBHI", 2, 0, 0, index) + bytes(4)
 
 
+def setting(index: int) -> bytes:
+    """Of an interface, of all (-1), or of those to come (-2)."""
+    number = index.to_bytes(4, sys.byteorder, signed=True)
+    return bytes(4) + attribute(1, number) + attribute(3, bytes(4))
+
+
 @pytest.mark.parametrize(
     ("kind", "body", "concerns"),
     [
@@ -77,6 +83,11 @@ def neighbour(index: int) -> bytes:
         (25, bytes(5) + b"\x02" + bytes(6), False),
         (29, neighbour(7), True),
         (29, neighbour(8), False),
+        (80, setting(7), True),
+        (80, setting(8), True),
+        (80, setting(9), False),
+        (80, setting(-1), True),
+        (80, setting(-2), False),
         (33, bytes(12) + attribute(6, (7002).to_bytes(4, sys.byteorder)), True),
         (33, bytes(12) + attribute(6, (100).to_bytes(4, sys.byteorder)), False),
     ],
