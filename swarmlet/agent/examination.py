@@ -6,7 +6,7 @@ import trio
 
 from swarmlet.clock import Seconds
 from swarmlet.errors import ForwardingFailed
-from swarmlet.model.checks import NodeCheck
+from swarmlet.model.checks import NodeCheck, Refusal
 from swarmlet.model.forwarding import Tables
 from swarmlet.net.plan import Plan
 
@@ -42,6 +42,10 @@ class Forwarding(Protocol):
         """Each thing in which the host is not as planned."""
         ...
 
+    async def firewalls(self) -> tuple[tuple[Refusal, ...], tuple[str, ...]]:
+        """Chains of other programs that refuse what this node needs, and who may do so."""
+        ...
+
     async def repair(self) -> None:
         """Look at everything now, and repair it."""
         ...
@@ -54,6 +58,7 @@ async def examine(
     if not tables.me:
         return NodeCheck(failure=_UNTOLD, resolver=resolver)
     failure, found, left = "", list[str](), list[str]()
+    refusals, suspects = tuple[Refusal, ...](), tuple[str, ...]()
     with trio.move_on_after(SETTLED_WITHIN):
         await forwarder.applied()
     try:
@@ -62,6 +67,7 @@ async def examine(
             with trio.move_on_after(REPAIRED_WITHIN):
                 await forwarder.repair()
             left = await forwarder.differences()
+        refusals, suspects = await forwarder.firewalls()
     except ForwardingFailed as exc:
         failure = exc.message
     device = forwarder.planned().links.device
@@ -71,6 +77,9 @@ async def examine(
         repaired=tuple(one for one in found if one not in set(left))[:NAMED],
         failure=failure or forwarder.failure,
         resolver=resolver,
+        refusals=refusals,
+        suspects=suspects,
         mtu=device.mtu if device else 0,
         data_port=tables.data_port,
+        control_port=tables.control_port,
     )

@@ -159,9 +159,10 @@ class Networking:
             self._note()
 
     def _forward(self) -> None:
-        self._forwarder.set_tables(
-            replace(self.tables, control_port=self._control_port, halted=self._halted)
-        )
+        self._forwarder.set_tables(self._own_tables())
+
+    def _own_tables(self) -> Tables:
+        return replace(self.tables, control_port=self._control_port, halted=self._halted)
 
     def _note(self) -> None:
         self._version += 1
@@ -218,7 +219,7 @@ class Networking:
     async def examine(self, *, fix: bool = False) -> NodeCheck:
         """Compare kernel and names with what they should be; ``fix`` has it repaired first."""
         return await examination.examine(
-            self._forwarder, self.tables, resolver=self._names.trouble(), fix=fix
+            self._forwarder, self._own_tables(), resolver=self._names.trouble(), fix=fix
         )
 
     # --- places for tasks -----------------------------------------------------------------------

@@ -10,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from swarmlet.model.networks import NODE_POOL
+from swarmlet.model.networks import NODE_ADDRESSES, NODE_POOL
 
 _ROUTES: Final = Path("/proc/net/route")
 _ADDRESSES: Final = Path("/proc/net/fib_trie")
+
+#: It bears such an address: of a membership that ended badly, at worst.
+_NODE_DEVICE: Final = Path("/sys/class/net/swl0")
 
 #: Interfaces of swarmlet's own overlays begin with these; what they route is no foreign subnet.
 _OURS: Final = ("sl-", "swl")
@@ -36,6 +39,23 @@ def own_subnets() -> tuple[str, ...]:
         return subnets(_ROUTES.read_text("ascii"), _ADDRESSES.read_text("ascii"))
     except (OSError, UnicodeDecodeError):
         return ()
+
+
+def node_like_addresses() -> tuple[str, ...]:
+    """Addresses of this machine that nodes have inside the overlay; none while it is a node."""
+    if _NODE_DEVICE.exists():
+        return ()
+    try:
+        return among_nodes(_ADDRESSES.read_text("ascii"))
+    except (OSError, UnicodeDecodeError):
+        return ()
+
+
+def among_nodes(addresses: str) -> tuple[str, ...]:
+    """Those of ``/proc/net/fib_trie`` that a node may have inside the overlay."""
+    nodes = ipaddress.IPv4Network(NODE_ADDRESSES)
+    own = {one.network_address for one in _local_addresses(addresses.splitlines())}
+    return tuple(str(one) for one in sorted(own) if one in nodes)
 
 
 def subnets(routes: str, addresses: str) -> tuple[str, ...]:

@@ -49,8 +49,11 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "Repaired": found.repaired,
         "Failure": found.failure,
         "Resolver": found.resolver,
+        "Refusals": [{"Chain": r.chain, "Traffic": r.traffic.value} for r in found.refusals],
+        "Suspects": found.suspects,
         "MTU": found.mtu,
         "DataPathPort": found.data_port,
+        "ControlPort": found.control_port,
         "Peers": [
             {
                 "NodeID": peer.id,

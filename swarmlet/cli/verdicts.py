@@ -14,6 +14,7 @@ CLOCK: Final = 1.0
 
 FORWARDING: Final = "forwarding"
 NAMES: Final = "names"
+FIREWALL: Final = "firewall"
 CLOCKS: Final = "clock"
 CONTROL: Final = "control port"
 VXLAN: Final = "vxlan"
@@ -105,10 +106,41 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         yield Finding(node.name, FORWARDING, PROBLEM, str(report["Failure"]), log)
     elif not report["Differences"] and not report["Repaired"]:
         yield Finding(node.name, FORWARDING, detail="the kernel is as planned")
+    for one in report["Refusals"]:
+        what, fix = _opened(one["Traffic"], str(one["Chain"]), report)
+        detail = f"{one['Chain']} refuses {what}"
+        yield Finding(node.name, FIREWALL, PROBLEM, detail, fix)
     if report["Resolver"]:
         yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), log)
     else:
         yield Finding(node.name, NAMES)
+
+
+def _opened(traffic: str, chain: str, report: Json) -> tuple[str, str]:
+    """What is refused, in words, and what opens it."""
+    if traffic == "tasks":
+        what, way = "packets between tasks of different nodes", "what comes in by swl0 and sl-*"
+        firewalld = "--zone=trusted --add-interface=swl0 --add-interface=sl-+"
+    else:
+        vxlan, control = f"{report['DataPathPort']}/udp", f"{report['ControlPort']}/tcp"
+        port = vxlan if traffic == "vxlan" else control
+        what, way = f"{port} of other nodes", f"{port} from other nodes"
+        firewalld = f"--add-port={port}"
+    if "firewalld" in chain:
+        return what, f"sudo firewall-cmd --permanent {firewalld} && sudo firewall-cmd --reload"
+    return what, f"let it accept {way}: what another chain accepts is not enough"
+
+
+def _suspects(node: Node, report: Json, opened: str) -> str:
+    """Who may refuse packets on a node, and what opens it."""
+    if not report or not report["Suspects"]:
+        return ""
+    names = ", ".join(report["Suspects"])
+    opens = {
+        "ufw": f" (sudo ufw allow {opened})",
+        "firewalld": f" (sudo firewall-cmd --add-port={opened})",
+    }
+    return f"; on {node.name} look at {names}{opens.get(names, '')}"
 
 
 def _clocks(offsets: Mapping[Node, float]) -> Iterator[Finding]:
@@ -198,11 +230,13 @@ def _lost(where: str, views: Sequence[View], lost: Sequence[View]) -> Finding:
         sender, receiver = way
         detail = f"no packet passes from {sender.name} to {receiver.name}, the other way they do"
         between = f"from {sender.addr or sender.name} to {receiver.addr or receiver.name}"
+        views = [view for view in views if view[0] == receiver]
     else:
         silent = len(views) > 1 and all(peer["Heard"] == "none" for *_, peer in views)
         detail = "no packet passes either way" if silent else "no packet comes back"
         between = f"both ways {_between(one, other)}"
     fix = f"let udp {port} pass {between}: in both hosts' firewalls, and in what lies between"
+    fix += "".join(_suspects(node, found, f"{port}/udp") for node, _, found, _ in views)
     return Finding(where, VXLAN, PROBLEM, detail, fix)
 
 

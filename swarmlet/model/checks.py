@@ -5,7 +5,7 @@ import enum
 import msgspec
 
 from swarmlet.clock import Instant, Nanos
-from swarmlet.model.networks import DEFAULT_DATA_PORT
+from swarmlet.model.networks import DEFAULT_CONTROL_PORT, DEFAULT_DATA_PORT
 
 
 class Passage(enum.StrEnum):
@@ -33,12 +33,28 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     heard: Passage = Passage.UNTRIED
 
 
+class Traffic(enum.StrEnum):
+    """Packets that a node needs."""
+
+    VXLAN = "vxlan"
+    CONTROL = "control"
+    TASKS = "tasks"  # between tasks of different nodes
+
+
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+    """A chain of another program that refuses what a node needs."""
+
+    chain: str
+    traffic: Traffic
+
+
 class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node found.
 
     ``differences`` are the things in which its kernel is not as planned (``more`` others are not
     named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
-    looked at, or lags behind; ``resolver`` why names are not answered. ``mtu`` is the largest
+    looked at, or lags behind; ``resolver`` why names are not answered. ``refusals`` are of other
+    programs, ``suspects`` those that may refuse what comes from other nodes. ``mtu`` is the largest
     packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
     is ahead of the asker's, who fills it in.
     """
@@ -51,8 +67,11 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repaired: tuple[str, ...] = ()
     failure: str = ""
     resolver: str = ""
+    refusals: tuple[Refusal, ...] = ()
+    suspects: tuple[str, ...] = ()
     mtu: int = 0
     data_port: int = DEFAULT_DATA_PORT
+    control_port: int = DEFAULT_CONTROL_PORT
     peers: tuple[PeerCheck, ...] = ()
 
 

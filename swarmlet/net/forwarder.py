@@ -18,9 +18,11 @@ import structlog
 import trio
 
 from swarmlet.errors import FailedPrecondition, ForwardingFailed
+from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net.commands import Commands
 from swarmlet.net.facts import HostFacts
+from swarmlet.net.firewall import Ruleset, packets
 from swarmlet.net.flows import Flow, forget
 from swarmlet.net.kernel import Kernel, Look
 from swarmlet.net.links import Links, changes
@@ -193,6 +195,21 @@ class Forwarder:
     async def differences(self) -> list[str]:
         """Each thing in which the host is not as the records want it; it is only looked at."""
         return differences(*await self.observe())
+
+    async def firewalls(self) -> tuple[tuple[Refusal, ...], tuple[str, ...]]:
+        """Chains of other programs that refuse what this node needs, and who may do so."""
+        listing = await self._nft.listing("ruleset")
+        wanted = packets(
+            data_port=self._tables.data_port,
+            control_port=self._tables.control_port,
+            underlay=self._facts.underlay,
+        )
+        try:
+            ruleset = Ruleset(listing or b'{"nftables": []}')
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ForwardingFailed("nft", f"it lists what we do not understand: {exc!r}") from exc
+        incoming = [packet for packet in wanted if packet.hook == "input"]
+        return ruleset.refusals(wanted), ruleset.suspects(incoming)
 
     async def repair(self) -> None:
         """Look at everything now, and repair it."""

@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.session import NodeRemoved
-from swarmlet.agent.subnets import own_subnets
+from swarmlet.agent.subnets import node_like_addresses, own_subnets
 from swarmlet.api.backend import (
     InitRequest,
     JoinRequest,
@@ -24,6 +24,7 @@ from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
     AlreadyInSwarm,
+    FailedPrecondition,
     InvalidInput,
     NoQuorum,
     NotASwarmManager,
@@ -36,6 +37,7 @@ from swarmlet.manager.manager import Manager
 from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.networks import NODE_ADDRESSES
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.net import report
 from swarmlet.node import addresses, founding, joining, leaving, port
@@ -362,11 +364,21 @@ class Node:
         await self._engine.info()
 
     def _demand_outside(self) -> None:
-        """Whoever enters a cluster is in none. Raises AlreadyInSwarm, or Damaged (remains)."""
+        """Whoever enters a cluster is in none, and its addresses are its own.
+
+        Raises AlreadyInSwarm, Damaged (remains), or FailedPrecondition.
+        """
         if self._membership is not None:
             raise AlreadyInSwarm(_IN_SWARM)
         self._state.prepare()
         self._state.refuse_remains()
+        if taken := node_like_addresses():
+            raise FailedPrecondition(
+                f"this machine has the address {taken[0]}, which another node may have inside the "
+                f"overlay: the nodes' own addresses there are in {NODE_ADDRESSES}",
+                advice=f"give that interface an address outside of {NODE_ADDRESSES}; "
+                "the rest of 100.64.0.0/10 is no matter",
+            )
 
     def _addresses(self, listen: str, advertise: str) -> NodeFile:
         host, port = addresses.listen(listen or self._config.listen_addr)

@@ -25,6 +25,10 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
             await forwarder.adopt(msgspec.convert(record, NetworkRecord))
         case {"differences": _}:
             return await forwarder.differences()
+        case {"firewalls": _}:
+            return await forwarder.firewalls()
+        case {"repair": _}:
+            await forwarder.repair()
         case {"pinned": _}:
             return len(forwarder.plan.rules["bridge"].sets["pinned"].items)
         case {"statistics": _}:

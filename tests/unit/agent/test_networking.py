@@ -18,6 +18,7 @@ from swarmlet.agent.records import Records
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.errors import EngineError, EngineUnavailable
+from swarmlet.model import checks
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
 from swarmlet.model.specs import DnsConfig
 from swarmlet.net.facts import HostFacts
@@ -54,6 +55,9 @@ class FakeForwarder:
 
     async def differences(self) -> list[str]:
         return list(self.wrong)
+
+    async def firewalls(self) -> tuple[tuple[checks.Refusal, ...], tuple[str, ...]]:
+        return (), ()
 
     async def repair(self) -> None:
         self.wrong = [one for one in self.wrong if not one.endswith("!")]

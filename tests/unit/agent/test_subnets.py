@@ -1,9 +1,11 @@
 """Which subnets a machine uses itself."""
 
+import ipaddress
 import sys
 
 import pytest
-from swarmlet.agent.subnets import subnets
+from swarmlet.agent.subnets import among_nodes, subnets
+from swarmlet.model.networks import NODE_ADDRESSES, node_address
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -39,6 +41,14 @@ Main:
 def test_a_machine_uses_its_routes_and_addresses_but_not_its_overlays() -> None:
     """Nor its loopback, nor the way out, nor what a VPN routes of the whole Internet."""
     assert subnets(ROUTES, TRIE) == ("10.9.9.9/32", "10.66.0.0/24", "172.17.0.0/16")
+
+
+def test_an_address_that_a_node_may_have_is_noticed() -> None:
+    """A provider's, or a VPN's; not one beyond the last node's."""
+    trie = TRIE.replace("100.64.0.1", "100.64.16.1").replace("10.9.9.9", "100.64.15.255")
+    assert among_nodes(trie) == (node_address(4095),)
+    assert among_nodes(TRIE.replace("100.64.0.1", "100.101.102.103")) == ()
+    assert ipaddress.IPv4Address(node_address(4095)) == ipaddress.IPv4Network(NODE_ADDRESSES)[-1]
 
 
 def test_a_machine_without_routes_uses_none() -> None:

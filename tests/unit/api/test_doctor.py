@@ -47,8 +47,11 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "Repaired": [],
         "Failure": "",
         "Resolver": "",
+        "Refusals": [],
+        "Suspects": [],
         "MTU": 1450,
         "DataPathPort": 4789,
+        "ControlPort": 2377,
         "Peers": [
             {
                 "NodeID": "w1",

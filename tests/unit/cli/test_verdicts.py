@@ -30,8 +30,11 @@ def report(*peers: Json, **more: Json) -> Json:
         "Repaired": [],
         "Failure": "",
         "Resolver": "",
+        "Refusals": [],
+        "Suspects": [],
         "MTU": 1450,
         "DataPathPort": 4789,
+        "ControlPort": 2377,
         "Peers": list(peers),
     } | more
 
@@ -147,6 +150,45 @@ def test_the_way_that_is_broken_is_named(
     [found] = bad(judge([A, B], reports, {}))
     assert found.detail.startswith(detail)
     assert found.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("chain", "traffic", "detail", "fix"),
+    [
+        (
+            *("nft table inet firewalld, chain filter_INPUT", "vxlan"),
+            "nft table inet firewalld, chain filter_INPUT refuses 4789/udp of other nodes",
+            "sudo firewall-cmd --permanent --add-port=4789/udp && sudo firewall-cmd --reload",
+        ),
+        (
+            *("nft table inet firewalld, chain filter_FORWARD", "tasks"),
+            "nft table inet firewalld, chain filter_FORWARD refuses packets between tasks of ",
+            "sudo firewall-cmd --permanent --zone=trusted --add-interface=swl0 ",
+        ),
+        (
+            *("nft table inet filter, chain input", "control"),
+            "nft table inet filter, chain input refuses 2377/tcp of other nodes",
+            "let it accept 2377/tcp from other nodes: what another chain accepts is not enough",
+        ),
+    ],
+)
+def test_a_firewall_that_refuses_is_named_with_what_opens_it(
+    chain: str, traffic: str, detail: str, fix: str
+) -> None:
+    found = judge([A], {A.id: report(Refusals=[{"Chain": chain, "Traffic": traffic}])}, {})
+    [one] = bad(found)
+    assert (one.where, one.check) == ("a", "firewall")
+    assert one.detail.startswith(detail)
+    assert one.fix.startswith(fix)
+
+
+def test_who_may_refuse_packets_is_named_where_none_arrive() -> None:
+    reports = {
+        A.id: report(peer(B, overlay="none", heard="none"), Suspects=["ufw"]),
+        B.id: report(peer(A, overlay="none", heard="well"), Suspects=["firewalld"]),
+    }
+    [found] = bad(judge([A, B], reports, {}))
+    assert found.fix.endswith("; on a look at ufw (sudo ufw allow 4789/udp)")
 
 
 @pytest.mark.parametrize(

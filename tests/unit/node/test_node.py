@@ -12,9 +12,17 @@ from swarmlet.clock import wall_clock
 from swarmlet.config import DaemonConfig
 from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
-from swarmlet.errors import Damaged, DiskFailed, NoQuorum, NotASwarmManager, SwarmletError
+from swarmlet.errors import (
+    Damaged,
+    DiskFailed,
+    FailedPrecondition,
+    NoQuorum,
+    NotASwarmManager,
+    SwarmletError,
+)
 from swarmlet.model.specs import Availability, NodeSpec, Role
 from swarmlet.node import joining, port
+from swarmlet.node import node as node_module
 from swarmlet.node.node import Node
 from swarmlet.rpc.messages import Peer
 from swarmlet.security.identity import Identity
@@ -136,3 +144,15 @@ async def test_a_manager_that_is_demoted_meanwhile_answers_as_the_worker_that_it
         with pytest.raises(SwarmletError) as caught:
             await asked()
         assert type(caught.value) is (NotASwarmManager if role is Role.WORKER else type(failure))
+
+
+async def test_a_machine_with_an_address_that_a_node_may_have_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its packets would go astray, whichever of the two they are for."""
+    monkeypatch.setattr(node_module, "node_like_addresses", lambda: ("100.64.0.7",))
+    node = node_in(tmp_path)
+    for enter in (lambda: node.init(INIT), lambda: node.join(JOIN)):
+        with pytest.raises(FailedPrecondition, match=r"has the address 100\.64\.0\.7") as caught:
+            await enter()
+        assert "outside of 100.64.0.0/20" in caught.value.advice
