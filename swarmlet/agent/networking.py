@@ -145,6 +145,8 @@ class Networking:
         self._version = 1  # of what names and disk must show
         self._named = 0  # the version that names are answered by
         self._turn = trio.Event()
+        #: Networks that the engine would not make, and why.
+        self._unmade: dict[str, str] = {}
         self._following = trio.CancelScope()
 
     @property
@@ -218,8 +220,12 @@ class Networking:
 
     async def examine(self, *, fix: bool = False) -> NodeCheck:
         """Compare kernel and names with what they should be; ``fix`` has it repaired first."""
-        return await examination.examine(
+        check = await examination.examine(
             self._forwarder, self._own_tables(), resolver=self._names.trouble(), fix=fix
+        )
+        known = self.tables.networks
+        return replace(
+            check, unmade=tuple(why for key, why in self._unmade.items() if key in known)
         )
 
     # --- places for tasks -----------------------------------------------------------------------
@@ -272,10 +278,10 @@ class Networking:
                 networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)
             )
         except EngineError as exc:
-            raise EngineError(
-                f"network {record.name} cannot be made on this node: {exc.message}",
-                status=exc.status,
-            ) from exc
+            said = f"network {record.name} ({record.subnet}) cannot be made on this node"
+            self._unmade[record.id] = f"{said}: {exc.message}"
+            raise EngineError(self._unmade[record.id], status=exc.status) from exc
+        self._unmade.pop(record.id, None)
         await self._forwarder.adopt(record)
         log.info("network-made", network=record.name, bridge=bridge.name)
         return network

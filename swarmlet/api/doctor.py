@@ -48,6 +48,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "MoreDifferences": found.more,
         "Repaired": found.repaired,
         "Failure": found.failure,
+        "Unmade": found.unmade,
         "Resolver": found.resolver,
         "Refusals": [{"Chain": r.chain, "Traffic": r.traffic.value} for r in found.refusals],
         "Suspects": found.suspects,

@@ -100,6 +100,12 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
     fix = log if fixed else _FIX
     for text in report["Differences"]:
         yield Finding(node.name, FORWARDING, PROBLEM, str(text), fix)
+    for text in report["Unmade"]:
+        way = "remove the one that has these addresses, or give the cluster's network others"
+        detail = str(text)
+        yield Finding(
+            node.name, FORWARDING, PROBLEM, detail, f"on {node.name}, docker network ls: {way}"
+        )
     if more := int(report["MoreDifferences"]):
         yield Finding(node.name, FORWARDING, PROBLEM, f"{more} more differences", fix)
     if report["Failure"]:

@@ -53,7 +53,8 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``differences`` are the things in which its kernel is not as planned (``more`` others are not
     named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
-    looked at, or lags behind; ``resolver`` why names are not answered. ``refusals`` are of other
+    looked at, or lags behind; ``unmade`` are networks that the engine refused to make, and why.
+    ``resolver`` is why names are not answered. ``refusals`` are of other
     programs, ``suspects`` those that may refuse what comes from other nodes. ``mtu`` is the largest
     packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
     is ahead of the asker's, who fills it in.
@@ -66,6 +67,7 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     more: int = 0
     repaired: tuple[str, ...] = ()
     failure: str = ""
+    unmade: tuple[str, ...] = ()
     resolver: str = ""
     refusals: tuple[Refusal, ...] = ()
     suspects: tuple[str, ...] = ()

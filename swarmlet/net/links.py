@@ -111,9 +111,10 @@ def _device(have: Links, want: Links) -> tuple[list[str], Links]:
     is_, should = have.device, want.device
     if should is None or is_ == should:
         return [], have
-    if is_ is not None and replace(is_, mac=should.mac, mtu=should.mtu, up=True) == should:
-        return [f"link set {DEVICE} address {should.mac} mtu {should.mtu} up"], have
-    # A device's identity cannot be changed; a new one starts with nothing.
+    if is_ is not None and replace(is_, mtu=should.mtu, up=True) == should:
+        return [f"link set {DEVICE} mtu {should.mtu} up"], have
+    # A device's identity cannot be changed; a new one starts with nothing. A new hardware address
+    # takes all neighbours along, and an old number's address may be another node's by now.
     bare = replace(
         have,
         addresses=frozenset(),

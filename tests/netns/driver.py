@@ -13,12 +13,16 @@ from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net.forwarder import Forwarder
 from swarmlet.obs import log
 
+#: Seconds for a kernel to take what it is given, repeated if need be.
+PATIENCE = 15.0
+
 
 async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
     match order:
         case {"tables": records}:
             forwarder.set_tables(msgspec.convert(records, Tables))
-            await forwarder.applied()
+            with trio.fail_after(PATIENCE):
+                await forwarder.applied()
         case {"bridge": record}:
             return forwarder.bridge(msgspec.convert(record, NetworkRecord))
         case {"adopt": record}:

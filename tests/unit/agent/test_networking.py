@@ -241,9 +241,14 @@ async def test_a_network_may_have_the_addresses_of_one_that_was_removed(node: No
 async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node) -> None:
     node.engine.networks["x"] = {"Id": "x", "Name": "front", "Labels": {}}
     node.tell(FRONT)
-    with pytest.raises(EngineError, match="network front cannot be made on this node"):
+    said = r"network front \(10.9.1.0/24\) cannot be made on this node: network with name front"
+    with pytest.raises(EngineError, match=said) as caught:
         await node.networking.prepare(attached((FRONT, "10.9.1.5")))
     assert "x" in node.engine.networks
+    assert (await node.networking.examine()).unmade == (caught.value.message,)
+    del node.engine.networks["x"]
+    await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    assert (await node.networking.examine()).unmade == ()
 
 
 async def test_a_network_that_nobody_told_of_is_waited_for(node: Node) -> None:

@@ -46,6 +46,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "MoreDifferences": 2,
         "Repaired": [],
         "Failure": "",
+        "Unmade": [],
         "Resolver": "",
         "Refusals": [],
         "Suspects": [],

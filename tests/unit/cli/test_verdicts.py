@@ -29,6 +29,7 @@ def report(*peers: Json, **more: Json) -> Json:
         "MoreDifferences": 0,
         "Repaired": [],
         "Failure": "",
+        "Unmade": [],
         "Resolver": "",
         "Refusals": [],
         "Suspects": [],
@@ -180,6 +181,13 @@ def test_a_firewall_that_refuses_is_named_with_what_opens_it(
     assert (one.where, one.check) == ("a", "firewall")
     assert one.detail.startswith(detail)
     assert one.fix.startswith(fix)
+
+
+def test_a_network_that_the_engine_refuses_to_make_is_named_with_a_way_out() -> None:
+    said = "network red (10.0.1.0/24) cannot be made on this node: Pool overlaps"
+    [found] = bad(judge([A], {A.id: report(Unmade=[said])}, {}))
+    assert (found.where, found.check, found.detail) == ("a", "forwarding", said)
+    assert found.fix.startswith("on a, docker network ls: remove the one that has these addresses")
 
 
 def test_who_may_refuse_packets_is_named_where_none_arrive() -> None:

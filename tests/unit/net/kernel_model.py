@@ -26,9 +26,9 @@ class Model:
             case ("set", _, "up"):
                 assert self.device
                 self.device = replace(self.device, up=True)
-            case ("set", _, "address", mac, "mtu", mtu, "up"):
+            case ("set", _, "mtu", mtu, "up"):
                 assert self.device
-                self.device = replace(self.device, mac=mac, mtu=int(mtu), up=True)
+                self.device = replace(self.device, mtu=int(mtu), up=True)
             case ("set", port_, "type", "bridge_slave", "hairpin", "on"):
                 self.hairpin.add(port_)
             case ("del", _):
