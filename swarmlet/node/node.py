@@ -40,6 +40,7 @@ from swarmlet.model.checks import NodeCheck
 from swarmlet.model.networks import NODE_ADDRESSES
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.net import report
+from swarmlet.net.numbers import ACCEPTED
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -361,7 +362,14 @@ class Node:
 
     async def _demand_engine(self) -> None:
         """A node is of no use without its engine. Raises EngineUnavailable."""
-        await self._engine.info()
+        info = await self._engine.info()
+        if "nftables" in str((info.get("FirewallBackend") or {}).get("Driver", "")):
+            log.warning(
+                "engine-has-rules-in-nftables",
+                consequence="what its own tables refuse, swarmlet cannot let through",
+                advice=f"start dockerd with --bridge-accept-fwmark={ACCEPTED:#x}/{ACCEPTED:#x}, "
+                "or with --firewall-backend=iptables",
+            )
 
     def _demand_outside(self) -> None:
         """Whoever enters a cluster is in none, and its addresses are its own.
