@@ -16,13 +16,14 @@ PATIENCE = 20.0
 class Driven:
     """A process of :mod:`tests.netns.driver` in the namespace at ``path``."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *options: str) -> None:
         self.path = path
+        self.options = options
         self.directory = Path(tempfile.mkdtemp(prefix="swl-netns-"))
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        words = [sys.executable, "-m", "tests.netns.driver", str(self.directory)]
+        words = [sys.executable, "-m", "tests.netns.driver", str(self.directory), *self.options]
         with (self.directory / "log").open("a") as log:
             self.process = subprocess.Popen(
                 ["nsenter", f"--net={self.path}", *words],

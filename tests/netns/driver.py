@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import trio
 from swarmlet.model.forwarding import NetworkRecord, Tables
+from swarmlet.net import nft
 from swarmlet.net.forwarder import Forwarder
 from swarmlet.obs import log
 
@@ -46,6 +47,8 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
 
 async def main() -> None:
     log.configure(form="console", level="info")
+    if "--without-library" in sys.argv:
+        nft.LIBRARY = "libnftables-is-not-here.so"  # type: ignore[misc]
     forwarder = Forwarder(Path(sys.argv[1]))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(forwarder.run)

@@ -1,4 +1,7 @@
-"""A kernel that followed every change holds what one holds that was told the last state only."""
+"""A kernel that followed every change holds what one holds that was told the last state only.
+
+One is told by libnftables, the other by the program.
+"""
 
 import os
 from collections.abc import Iterator
@@ -24,11 +27,11 @@ CHANGES = 5
 class Host(Driven):
     """A namespace, and a forwarder in it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         self.space = Namespace(name)
         self.space.ip("link add eth0 type veth peer name eth1", "addr add 192.0.2.1/24 dev eth0")
         self.space.ip("link set eth0 up", "link set eth1 up")
-        super().__init__(self.space.path)
+        super().__init__(self.space.path, *options)
         self.start()
 
     def give(self, tables: Tables) -> None:
@@ -70,7 +73,8 @@ def hosts() -> Iterator[tuple[Host, Host]]:
     require()
     made: list[Host] = []
     try:
-        made += (Host(f"swl{os.getpid()}-{name}") for name in ("follower", "fresh"))
+        made.append(Host(f"swl{os.getpid()}-follower"))
+        made.append(Host(f"swl{os.getpid()}-fresh", "--without-library"))
         yield made[0], made[1]
     finally:
         for host in made:
