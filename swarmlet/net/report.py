@@ -8,9 +8,10 @@ import msgspec
 from msgspec.structs import replace
 
 from swarmlet.model.forwarding import Tables
+from swarmlet.model.networks import node_address
 from swarmlet.net.links import Links
 from swarmlet.net.listing import Seen, expected
-from swarmlet.net.numbers import DEVICE
+from swarmlet.net.numbers import DEVICE, FIRST_RULE, FIRST_TABLE, mac
 from swarmlet.net.plan import Plan
 
 Json = dict[str, Any]
@@ -81,9 +82,14 @@ def _dump(plan: Plan) -> Iterator[str]:
             f"from {device.local or 'any'}, {device.mac}, mtu {device.mtu}, "
             f"{', '.join(sorted(links.addresses))}"
         )
-    yield from (f"  fdb {mac} at {host}" for mac, host in sorted(links.fdb.items()))
-    yield from (f"  neighbour {a} is {mac}" for a, mac in sorted(links.neighbours.items()))
-    yield from (f"  rule {pref}: {body}" for pref, body in sorted(links.rules.items()))
+    yield from (f"  fdb {m} at {host}{_of(names, m)}" for m, host in sorted(links.fdb.items()))
+    yield from (
+        f"  neighbour {a} is {m}{_of(names, a)}" for a, m in sorted(links.neighbours.items())
+    )
+    yield from (
+        f"  rule {pref}: {body}{_of(names, str(pref))}"
+        for pref, body in sorted(links.rules.items())
+    )
     yield from (f"  route {d} {to}{_of(names, d)}" for d, to in sorted(links.routes.items()))
     yield from (f"  iptables {chain}: accept what we let through" for chain in sorted(links.accept))
     yield from (f"  port {port}: hairpin" for port in sorted(links.hairpin))
@@ -193,8 +199,16 @@ def _of(names: Mapping[str, str], key: str) -> str:
 
 
 def _names(tables: Tables) -> dict[str, str]:
-    """Whose an address or a port is."""
+    """Whose an address, a port or a way back is."""
     names: dict[str, str] = {}
+    for peer in tables.peers.values():
+        node = f"node {peer.hostname or peer.addr}"
+        names |= {mac(peer.number): node, node_address(peer.number): node}
+        back = f"replies by {node}"
+        names |= {
+            str(FIRST_RULE + peer.number): back,
+            f"default table {FIRST_TABLE + peer.number}": back,
+        }
     for task in tables.tasks.values():
         names |= {place.address: f"task {task.name}" for place in task.attachments}
     for service in tables.services.values():
