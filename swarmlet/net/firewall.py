@@ -39,12 +39,18 @@ class Packet(msgspec.Struct, frozen=True):
 
 def packets(*, data_port: int, control_port: int, underlay: str) -> list[Packet]:
     """The packets that every node must get, and pass on, from others."""
-    fresh = {"ct state": "new", "ct status": "", "meta nfproto": "ipv4"}
+    fresh: dict[str, str | int] = {"ct state": "new", "ct status": "", "meta nfproto": "ipv4"}
     wire = fresh | ({"meta iifname": underlay} if underlay else {})
+    # Our own rules keep it out of connection tracking.
+    tunnel = wire | {
+        "ct state": "untracked",
+        "meta l4proto": "udp",
+        "udp dport": data_port,
+    }
     bridge = f"{BRIDGE_PREFIX}any"
     passed = fresh | {"meta mark": ACCEPTED}
     return [
-        Packet(Traffic.VXLAN, "input", wire | {"meta l4proto": "udp", "udp dport": data_port}),
+        Packet(Traffic.VXLAN, "input", tunnel),
         Packet(Traffic.CONTROL, "input", wire | {"meta l4proto": "tcp", "tcp dport": control_port}),
         Packet(Traffic.TASKS, "forward", passed | {"meta iifname": DEVICE, "meta oifname": bridge}),
         Packet(Traffic.TASKS, "forward", passed | {"meta iifname": bridge, "meta oifname": DEVICE}),

@@ -86,10 +86,8 @@ def _dump(plan: Plan) -> Iterator[str]:
     yield from (
         f"  neighbour {a} is {m}{_of(names, a)}" for a, m in sorted(links.neighbours.items())
     )
-    yield from (
-        f"  rule {pref}: {body}{_of(names, str(pref))}"
-        for pref, body in sorted(links.rules.items())
-    )
+    rules = ((str(pref), body) for pref, body in sorted(links.rules.items()))
+    yield from (f"  rule {pref}: {body}{_of(names, pref)}" for pref, body in rules)
     yield from (f"  route {d} {to}{_of(names, d)}" for d, to in sorted(links.routes.items()))
     yield from (f"  iptables {chain}: accept what we let through" for chain in sorted(links.accept))
     yield from (f"  port {port}: hairpin" for port in sorted(links.hairpin))

@@ -41,10 +41,10 @@ class Host(Driven):
         """All that the kernel has of ours; sets have no order."""
         parts = [
             self.space.run("ip", "-d", "link", "show", "swl0").partition(":")[2],
-            self.space.run("ip", "-o", "addr", "show", "swl0").partition(":")[2],
+            self.space.run("ip", "-o", "-4", "addr", "show", "swl0").partition(":")[2],
             self.space.run("ip", "rule"),
-            self.space.run("ip", "route", "show", "table", "all"),
-            self.space.run("ip", "neigh", "show", "nud", "permanent"),
+            self.space.run("ip", "-4", "route", "show", "table", "all"),
+            self.space.run("ip", "-4", "neigh", "show", "nud", "permanent"),
             self.space.run("bridge", "fdb", "show", "dev", "swl0"),
             self.space.run("sysctl", "-a", "-r", r"^net\.ipv4\.(ip_forward|conf\.(all|swl0)\.)"),
         ]

@@ -155,3 +155,11 @@ def test_our_own_table_and_other_families_are_not_judged() -> None:
     assert refused(ruleset(policy="drop", table=("ip6", "wall"))) == set()
     found = ruleset(policy="drop").refusals(WANTED)
     assert Refusal(chain="nft table inet wall, chain input", traffic=Traffic.VXLAN) in found
+
+
+def test_vxlan_is_not_tracked() -> None:
+    """A firewall that lets new connections in by their state does not see one."""
+    rule = ("input", [match(STATE, "new"), match(UDP, 4789), ACCEPT])
+    assert ("input", "vxlan") in refused(ruleset(rule, policy="drop", hooks=("input",)))
+    opened = ("input", [match(STATE, {"set": ["new", "untracked"]}), match(UDP, 4789), ACCEPT])
+    assert ("input", "vxlan") not in refused(ruleset(opened, policy="drop", hooks=("input",)))
