@@ -110,8 +110,12 @@ class Names(Protocol):
         """Answer by these from now on. Raises DiskFailed."""
         ...
 
-    def trouble(self) -> str:
+    async def trouble(self) -> str:
         """Why names are not answered now, or nothing."""
+        ...
+
+    async def renew(self) -> None:
+        """Put another in place of what is no good."""
         ...
 
     async def stop(self) -> None:
@@ -220,8 +224,12 @@ class Networking:
 
     async def examine(self, *, fix: bool = False) -> NodeCheck:
         """Compare kernel and names with what they should be; ``fix`` has it repaired first."""
+        trouble = await self._names.trouble()
+        if fix and trouble:
+            await self._names.renew()
+            trouble = await self._names.trouble()
         check = await examination.examine(
-            self._forwarder, self._own_tables(), resolver=self._names.trouble(), fix=fix
+            self._forwarder, self._own_tables(), resolver=trouble, fix=fix
         )
         known = self.tables.networks
         return replace(

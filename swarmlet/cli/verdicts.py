@@ -117,7 +117,7 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         detail = f"{one['Chain']} refuses {what}"
         yield Finding(node.name, FIREWALL, PROBLEM, detail, fix)
     if report["Resolver"]:
-        yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), log)
+        yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), fix)
     else:
         yield Finding(node.name, NAMES)
 

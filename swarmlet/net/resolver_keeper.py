@@ -9,6 +9,7 @@ It stays in the daemon's cgroup: what ends all of a host ends it as well.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,12 @@ PUBLISHED_WITHIN: Final = 5.0
 
 #: For a resolver to end: it answers for two seconds what is under way.
 ENDS_WITHIN: Final = 5.0
+
+#: For a resolver to answer a question; it takes a millisecond.
+ANSWERS_WITHIN: Final = 1.0
+
+#: A question (RFC 1035): the addresses of "swarmlet".
+_QUESTION: Final = bytes.fromhex("5357 0100 0001 0000 0000 0000 08") + b"swarmlet\0\0\1\0\1"
 
 #: Pauses between starts of a resolver that does not live, doubled each time.
 FIRST_PAUSE: Final = 0.2
@@ -72,6 +79,7 @@ class ResolverKeeper:
         self._files = trio.Lock()  # tables are written in the order in which they were published
         self._life = trio.Lock()  # a start and a stop do not cross
         self._written = b""
+        self._listen: tuple[str, ...] = ()
         if self.table.exists():  # of an earlier daemon
             self._wanted.set()
 
@@ -100,6 +108,7 @@ class ResolverKeeper:
                     raise DiskFailed(said) from exc
                 self._written = data
             self._wanted.set()
+            self._listen = tuple(listen)
         if self._runs:
             with trio.move_on_after(PUBLISHED_WITHIN):
                 await self._running.wait()
@@ -131,7 +140,7 @@ class ResolverKeeper:
         """Wait until a resolver of this version listens."""
         await self._running.wait()
 
-    def trouble(self) -> str:
+    async def trouble(self) -> str:
         """Why no resolver of this version answers now, or nothing: also while none is needed."""
         if not self._wanted.is_set():
             return ""
@@ -140,7 +149,19 @@ class ResolverKeeper:
                 return "the resolver does not run"
             if process.version != self._version:
                 return f"the resolver that runs is of version {process.version}"
+            for address in self._listen:
+                if not await answers(address, self._port):
+                    return f"the resolver (process {process.pid}) does not answer at {address}"
             return ""
+
+    async def renew(self) -> None:
+        """End a resolver that is no good, and wait for its successor for a while."""
+        with self._found() as process:
+            if process is not None:
+                await process.end()
+        with trio.move_on_after(PUBLISHED_WITHIN):
+            while await self.trouble():  # noqa: ASYNC110 - its end and a start are seen from outside
+                await trio.sleep(FIRST_PAUSE)
 
     async def stop(self) -> None:
         """End the resolver and forget the names: the node leaves. ``publish`` begins anew."""
@@ -208,6 +229,22 @@ class ResolverKeeper:
         finally:
             if process is not None:
                 process.close()
+
+
+async def answers(address: str, port: int) -> bool:
+    """Whether a DNS server of this host says anything; yes also where nobody could listen."""
+    with trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            await sock.bind((address, 0))
+            await sock.connect((address, port))
+            with trio.move_on_after(ANSWERS_WITHIN):
+                await sock.send(_QUESTION)
+                return bool(await sock.recv(512))
+        except ConnectionError:
+            return False
+        except OSError:  # its bridge is not there (yet), and named as such elsewhere
+            return True
+    return False
 
 
 class _Process:

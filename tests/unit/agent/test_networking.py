@@ -104,8 +104,11 @@ class FakeNames:
     ) -> None:
         self.tables, self.listen, self.nameservers = tables, listen, nameservers
 
-    def trouble(self) -> str:
+    async def trouble(self) -> str:
         return "it does not run" if self.stopped else ""
+
+    async def renew(self) -> None:
+        self.stopped = False
 
     async def stop(self) -> None:
         self.stopped = True
@@ -382,6 +385,13 @@ def test_a_change_in_pieces_counts_when_it_is_whole() -> None:
     assert records.tables == Tables(me=1)
 
 
+async def test_a_check_that_repairs_renews_a_resolver_that_is_no_good(node: Node) -> None:
+    node.tell(FRONT)
+    node.names.stopped = True
+    assert (await node.networking.examine()).resolver == "it does not run"
+    assert (await node.networking.examine(fix=True)).resolver == ""
+
+
 async def test_a_check_names_what_is_wrong_and_repairs_nothing(
     fake: FakeEngine, directory: Path
 ) -> None:
@@ -407,6 +417,7 @@ async def test_a_check_says_why_kernel_and_names_lag_behind(
     async with a_node(fake, directory) as node:
         node.tell(FRONT)
         node.forwarder.failure, node.names.stopped = "nft: out of memory", True
-        found = await node.networking.examine(fix=True)
+        found = await node.networking.examine()
         assert (found.failure, found.resolver) == ("nft: out of memory", "it does not run")
+        assert (await node.networking.examine(fix=True)).failure == "nft: out of memory"
         assert node.networking.planned()[1] == "nft: out of memory"

@@ -66,7 +66,7 @@ def test_each_difference_is_named_with_its_way_out() -> None:
     assert found == [
         Finding("a", "forwarding", "problem", "route x is missing", fix),
         Finding("a", "forwarding", "problem", "3 more differences", fix),
-        Finding("a", "names", "problem", "it is gone", log),
+        Finding("a", "names", "problem", "it is gone", fix),
     ]
     after = judge([A], {A.id: report(Differences=["y"], Repaired=["x"])}, {}, fixed=True)
     assert after[:2] == [

@@ -302,9 +302,9 @@ async def test_stopped_resolver_ends_and_stays_ended_until_the_next_table(direct
     async with kept(directory, port) as keeper:
         await publish(keeper, 2)
         first = await running(keeper)
-        assert keeper.trouble() == ""
+        assert await keeper.trouble() == ""
         await keeper.stop()
-        assert keeper.trouble() == ""  # none is needed now
+        assert await keeper.trouble() == ""  # none is needed now
         assert resolver_files.read_record(keeper.record) is None
         assert await backends(port) == -1
         assert not keeper.table.exists()
@@ -325,6 +325,28 @@ async def test_stop_ends_a_resolver_that_is_deaf(
         await eventually(lambda: not alive(first))
 
 
+async def test_a_resolver_that_hangs_is_noticed_and_replaced(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its process and its port, and no word comes from it."""
+    monkeypatch.setattr(resolver_keeper, "ENDS_WITHIN", 0.2)
+    monkeypatch.setattr(resolver_keeper, "ANSWERS_WITHIN", 0.2)
+    async with kept(directory) as keeper:
+        await publish(keeper, 2)
+        first = await running(keeper)
+        os.kill(first.pid, signal.SIGSTOP)
+        said = f"the resolver (process {first.pid}) does not answer at {dns_lab.GATEWAY}"
+        assert await keeper.trouble() == said
+        monkeypatch.setattr(resolver_keeper, "ANSWERS_WITHIN", 5.0)
+        await keeper.renew()
+        assert (await running(keeper, but=first.pid)).pid != first.pid
+        await eventually_async(lambda: well(keeper))
+
+
+async def well(keeper: ResolverKeeper) -> bool:
+    return await keeper.trouble() == ""
+
+
 async def test_resolver_that_cannot_start_is_tried_again(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +357,7 @@ async def test_resolver_that_cannot_start_is_tried_again(
         keeper = ResolverKeeper(directory, port=port)
         await publish(keeper, 2)
         assert not await keeper._start()
-        assert keeper.trouble() == "the resolver does not run"
+        assert await keeper.trouble() == "the resolver does not run"
     broken = ResolverKeeper(directory, extra=("--no-such-option",))
     assert not await broken._start()
     async with kept(directory, port) as keeper:
