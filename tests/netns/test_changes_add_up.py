@@ -4,6 +4,7 @@ One is told by libnftables, the other by the program.
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -51,7 +52,7 @@ class Host(Driven):
         lines = [line for part in parts for line in sorted(part.splitlines())]
         for family in ("ip", "bridge"):
             listing = self.space.run("nft", "-j", "list", "table", family, "swarmlet")
-            lines += sorted(map(_bare, msgspec.json.decode(listing)["nftables"]))
+            lines += sorted(_bare(msgspec.json.decode(listing)["nftables"]))
         return lines
 
     def delete(self) -> None:
@@ -59,13 +60,18 @@ class Host(Driven):
         self.space.delete()
 
 
-def _bare(entry: dict[str, dict[str, object]]) -> str:
-    """A table's part without the number that the kernel gave it."""
-    ((kind, body),) = entry.items()
-    body = {key: value for key, value in body.items() if key != "handle"}
-    if isinstance(elements := body.get("elem"), list):
-        body["elem"] = sorted(str(element) for element in elements)
-    return f"{kind} {sorted(body.items())}"
+def _bare(entries: list[dict[str, dict[str, object]]]) -> Iterator[str]:
+    """A table's parts without the numbers that the kernel gave them; rules keep their order."""
+    rules = Counter[object]()
+    for entry in entries:
+        ((kind, body),) = entry.items()
+        body = {key: value for key, value in body.items() if key != "handle"}
+        if isinstance(elements := body.get("elem"), list):
+            body["elem"] = sorted(str(element) for element in elements)
+        if kind == "rule":
+            body["number"] = rules[body["chain"]]
+            rules[body["chain"]] += 1
+        yield f"{kind} {sorted(body.items())}"
 
 
 @pytest.fixture(scope="module")
