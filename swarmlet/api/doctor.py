@@ -49,6 +49,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "Repaired": found.repaired,
         "Failure": found.failure,
         "Resolver": found.resolver,
+        "Engine": found.engine,
         "MTU": found.mtu,
         "DataPathPort": found.data_port,
         "Peers": [

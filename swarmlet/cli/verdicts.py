@@ -14,6 +14,7 @@ CLOCK: Final = 1.0
 
 FORWARDING: Final = "forwarding"
 NAMES: Final = "names"
+ENGINE: Final = "engine"
 CLOCKS: Final = "clock"
 CONTROL: Final = "control port"
 VXLAN: Final = "vxlan"
@@ -105,6 +106,10 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         yield Finding(node.name, FORWARDING, PROBLEM, str(report["Failure"]), log)
     elif not report["Differences"] and not report["Repaired"]:
         yield Finding(node.name, FORWARDING, detail="the kernel is as planned")
+    if ails := str(report.get("Engine", "")):
+        # It knows no other way to make them.
+        fix = f"systemctl restart docker on {node.name}; with live-restore its containers go on"
+        yield Finding(node.name, ENGINE, PROBLEM, ails, fix)
     if report["Resolver"]:
         yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), log)
     else:

@@ -38,7 +38,8 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``differences`` are the things in which its kernel is not as planned (``more`` others are not
     named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
-    looked at, or lags behind; ``resolver`` why names are not answered. ``mtu`` is the largest
+    looked at, or lags behind; ``resolver`` why names are not answered; ``engine`` what ails the
+    engine's own rules. ``mtu`` is the largest
     packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
     is ahead of the asker's, who fills it in.
     """
@@ -51,6 +52,7 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repaired: tuple[str, ...] = ()
     failure: str = ""
     resolver: str = ""
+    engine: str = ""
     mtu: int = 0
     data_port: int = DEFAULT_DATA_PORT
     peers: tuple[PeerCheck, ...] = ()

@@ -47,6 +47,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "Repaired": [],
         "Failure": "",
         "Resolver": "",
+        "Engine": "",
         "MTU": 1450,
         "DataPathPort": 4789,
         "Peers": [
