@@ -18,7 +18,7 @@ async def answering(tables: Tables, rng: Rng) -> dict[int, bool]:
         for peer in tables.peers.values()
         if peer.number != tables.me and peer.reach is Reach.READY
     }
-    passed = await passages(list(numbers), mtu=SMALL, rng=rng)
+    passed = (await passages(list(numbers), mtu=SMALL, rng=rng)).both_ways
     return {numbers[address]: passage is Passage.WELL for address, passage in passed.items()}
 
 
