@@ -15,6 +15,7 @@ CLOCK: Final = 1.0
 FORWARDING: Final = "forwarding"
 NAMES: Final = "names"
 FIREWALL: Final = "firewall"
+ENGINE: Final = "engine"
 CLOCKS: Final = "clock"
 CONTROL: Final = "control port"
 VXLAN: Final = "vxlan"
@@ -113,9 +114,13 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
     elif not report["Differences"] and not report["Repaired"]:
         yield Finding(node.name, FORWARDING, detail="the kernel is as planned")
     for one in report["Refusals"]:
-        what, fix = _opened(one["Traffic"], str(one["Chain"]), report)
+        what, opener = _opened(one["Traffic"], str(one["Chain"]), report)
         detail = f"{one['Chain']} refuses {what}"
-        yield Finding(node.name, FIREWALL, PROBLEM, detail, fix)
+        yield Finding(node.name, FIREWALL, PROBLEM, detail, opener)
+    if ails := str(report["Engine"]):
+        # It knows no other way to make them.
+        way = f"systemctl restart docker on {node.name}; with live-restore its containers go on"
+        yield Finding(node.name, ENGINE, PROBLEM, ails, way)
     if report["Resolver"]:
         yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), fix)
     else:

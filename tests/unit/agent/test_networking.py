@@ -2,9 +2,9 @@
 
 import itertools
 import random
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,14 @@ from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.errors import EngineError, EngineUnavailable
 from swarmlet.model import checks
-from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
+from swarmlet.model.forwarding import (
+    Attachment,
+    NetworkRecord,
+    PeerRecord,
+    Reach,
+    Tables,
+    TaskRecord,
+)
 from swarmlet.model.specs import DnsConfig
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.plan import Plan, plan
@@ -28,6 +35,8 @@ from swarmlet.rpc.messages import Assignment, Forwarding
 from tests.fakes.fake_engine import FakeEngine, Refusal
 from tests.rig import task
 from tests.waiting import eventually
+
+NO_CHAIN = "No chain/target/match by that name"
 
 FRONT = NetworkRecord(id="net1", name="front", subnet="10.9.1.0/24", gateway="10.9.1.1")
 BACK = NetworkRecord(id="net2", name="back", subnet="10.9.2.0/24", gateway="10.9.2.1")
@@ -47,6 +56,7 @@ class FakeForwarder:
         self.stuck = False
         self.cleared = False
         self.failure = ""
+        self.engine_rules_gone = False
         #: What is not as it should be; a repair puts right what ends in "!".
         self.wrong: list[str] = []
 
@@ -150,19 +160,6 @@ async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """A short path: unix sockets have 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="swlt-") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-async def fake(directory: Path) -> AsyncIterator[FakeEngine]:
-    async with FakeEngine(directory / "docker.sock").serve() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
     async with a_node(fake, directory) as node:
         yield node
@@ -171,6 +168,11 @@ async def node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
 def attached(*places: tuple[NetworkRecord, str], dns: DnsConfig | None = None) -> Assignment:
     attachments = tuple(Attachment(network.id, address) for network, address in places)
     return replace(task(dns_config=dns), attachments=attachments)
+
+
+def knows(names: FakeNames, ident: str, reach: Reach) -> bool:
+    peer = names.tables.peers.get(ident)
+    return peer is not None and peer.reach is reach
 
 
 def as_record(assignment: Assignment) -> TaskRecord:
@@ -254,6 +256,27 @@ async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node
     assert (await node.networking.examine()).unmade == ()
 
 
+async def test_an_engine_without_its_rules_is_waited_for_and_named(node: Node) -> None:
+    """It makes no bridge before it is restarted: the fault of no task."""
+
+    def refuse() -> None:
+        raise Refusal(500, f"Unable to enable NAT rule: iptables: {NO_CHAIN}. (exit status 1)")
+
+    node.tell(FRONT)
+    one = attached((FRONT, "10.9.1.5"))
+    with (
+        node.engine.fault("POST /networks/create", refuse),
+        pytest.raises(EngineUnavailable, match=NO_CHAIN) as caught,
+    ):
+        await node.networking.prepare(one)
+    assert "systemctl restart docker" in caught.value.advice
+    assert "firewall rules" in (await node.networking.examine()).engine
+    await node.networking.prepare(one)
+    assert (await node.networking.examine()).engine == ""
+    node.forwarder.engine_rules_gone = True
+    assert "firewall rules" in (await node.networking.examine()).engine
+
+
 async def test_a_network_that_nobody_told_of_is_waited_for(node: Node) -> None:
     with pytest.raises(EngineUnavailable, match="not known here yet"):
         await node.networking.prepare(attached((FRONT, "10.9.1.5")))
@@ -278,6 +301,22 @@ async def test_what_lost_its_process_is_told_to_the_kernel(node: Node) -> None:
     assert node.networking.tables.halted == frozenset()
     node.networking.set_halted(frozenset())
     assert node.forwarder.tables.halted == frozenset()
+
+
+async def test_a_node_that_does_not_answer_is_avoided_until_it_does(node: Node) -> None:
+    """By packets and by names, whatever managers said last; who is lost stays lost."""
+    peers = tuple(
+        PeerRecord(id=f"n{n}", number=n, addr=f"192.0.2.{n}", reach=reach)
+        for n, reach in ((1, Reach.READY), (2, Reach.READY), (3, Reach.LOST))
+    )
+    told = Forwarding(seq=1, full=True, me=1, networks=(FRONT,), peers=peers)
+    node.networking.take(told)
+    for silent, seen in (({2, 3}, Reach.SUSPECT), (set[int](), Reach.READY)):
+        node.networking.set_silent(frozenset(silent))
+        tables = node.forwarder.tables
+        assert [p.reach for p in tables.peers.values()] == [Reach.READY, seen, Reach.LOST]
+        await eventually(partial(knows, node.names, "n2", seen))
+    assert node.networking.tables.peers["n2"].reach is Reach.READY
 
 
 async def test_names_are_answered_before_a_container_begins(node: Node) -> None:
