@@ -140,6 +140,19 @@ def fatal(cluster: Cluster) -> list[str]:
     ]
 
 
+def state(cluster: Cluster, host: str) -> str:
+    """What a host holds, for people: when an audit failed."""
+    told = [
+        cluster.swarmlet(host, "network", "plan", check=False),
+        cluster.swarmlet(host, "network", "doctor", check=False),
+        cluster.engine(host, "ps", "-a", "--no-trunc", check=False),
+        cluster.playground.run(host, "nft", "list", "ruleset", check=False),
+        cluster.playground.run(host, "ip", "route", "show", "table", "all", check=False),
+        cluster.playground.run(host, "cat", "/proc/net/nf_conntrack", check=False),
+    ]
+    return "\n\n".join(done.stdout + done.stderr for done in told)
+
+
 def footprints(cluster: Cluster) -> dict[str, tuple[float, int]]:
     """Resident memory (MB) and open files of each daemon and resolver."""
     return {
