@@ -10,10 +10,10 @@ from typing import Final
 from swarmlet.client import Client, Json
 from swarmlet.engine.networks import NETWORK_LABEL
 
-from tests.e2e.cluster import Cluster, eventually
+from tests.e2e.cluster import PATIENCE, Cluster, eventually
 
 #: Seconds for everything to be as it shall be once all is healed.
-CONVERGENCE: Final = 90.0
+CONVERGENCE: Final = 2 * PATIENCE
 
 #: Programs of a host, and how many of each there are.
 PROGRAMS: Final = ("dockerd", "daemon", "swarmlet.net.resolver")
