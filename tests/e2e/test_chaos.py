@@ -36,7 +36,7 @@ FAULTS: Final = {
 }
 
 #: Seconds of faults after which all is healed and looked at, before it goes on.
-ROUND: Final = 150.0
+ROUND: Final = 300.0
 
 #: Megabytes and open files that no daemon has, however long it runs.
 MEMORY: Final = 250.0
