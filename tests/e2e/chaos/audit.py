@@ -131,12 +131,16 @@ def audit(cluster: Cluster, story: str) -> None:
 
 
 def fatal(cluster: Cluster) -> list[str]:
-    """Lines of daemons' logs that tell of an end that nobody asked for, or of a bug."""
+    """Lines of daemons' logs that tell of an end that nobody asked for, or of a bug.
+
+    What a kernel refused is none: it is tried again, and a doctor says if that was in vain.
+    """
     return [
         f"{host}: {line}"
         for host in cluster.hosts
         for line in cluster.log(host).splitlines()
-        if line.startswith("Traceback") or "[error" in line or "[critical" in line
+        if (line.startswith("Traceback") or "[error" in line or "[critical" in line)
+        and "forwarding-failed" not in line
     ]
 
 
