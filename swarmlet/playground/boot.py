@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -66,12 +67,14 @@ def start_engine(site: Site, record: Record, spot: Spot) -> None:
     """Start a host's Docker Engine and wait until it answers."""
     for folder in (spot.run_dir, spot.data_dir):
         folder.mkdir(parents=True, exist_ok=True)
-    for stale in ("docker.pid", "docker.sock", "exec/containerd/containerd.pid"):
-        (spot.run_dir / stale).unlink(missing_ok=True)
+    containerd = spot.run_dir / "exec/containerd/containerd.pid"
+    runs = machine.pid_in(containerd, cgroups.members(spot.processes_cgroup)) is not None
+    for stale in (spot.run_dir / "docker.pid", spot.engine_socket, *([] if runs else [containerd])):
+        stale.unlink(missing_ok=True)
     (spot.run_dir / "daemon.json").write_text("{}\n")
     environ = {"PATH": _path(record.engine_of(spot.name)), "HOME": "/root"}
     program = _Program("Docker Engine", spot.engine_pidfile, spot.engine_log, spot.engine_socket)
-    program.launch(site, spot, commands.engine(record, spot), environ)
+    program.launch(site, spot, commands.engine(record, spot), environ, beside=_kin(spot))
     program.wait_answer(spot, ENGINE_WITHIN)
 
 
@@ -80,6 +83,19 @@ def _path(engine: str) -> str:
     path = os.environ.get("PATH", os.defpath)
     folder = str(Path(engine).parent)
     return path if folder == "." else f"{folder}{os.pathsep}{path}"
+
+
+def _kin(spot: Spot) -> int | None:
+    """A process that an earlier engine of the host left: its containerd, or a container's shim.
+
+    Containers' namespaces are mounted where only these see them. The next engine must, too: it
+    cleans up by them, as it would on a machine of its own.
+    """
+    for pid in sorted(cgroups.members(spot.processes_cgroup)):
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("containerd"):
+                return pid
+    return None
 
 
 def start_daemon(site: Site, record: Record, host: HostRecord) -> None:
@@ -118,12 +134,20 @@ class _Program:
         self.what, self.pidfile, self.log, self.socket = what, pidfile, log, socket
 
     def launch(
-        self, site: Site, spot: Spot, command: Sequence[str], environ: dict[str, str]
+        self,
+        site: Site,
+        spot: Spot,
+        command: Sequence[str],
+        environ: dict[str, str],
+        *,
+        beside: int | None = None,
     ) -> None:
-        """Start the program in its host."""
+        """Start the program in its host, among the mounts of a process there if one is named."""
         self.pidfile.unlink(missing_ok=True)
         procs = cgroups.make(spot.processes_cgroup) / "cgroup.procs"
-        argv = commands.inside(site, spot, command, procs=procs, pidfile=self.pidfile)
+        argv = commands.inside(
+            site, spot, command, procs=procs, pidfile=self.pidfile, beside=beside
+        )
         machine.launch(argv, log=self.log, env=environ, cwd=spot.data_dir)
 
     def wait_answer(self, spot: Spot, within: float) -> None:

@@ -23,19 +23,49 @@ shift 3; exec "$@"
 """
 
 
+#: Options of nsenter, and the files that they name.
+_OF_A_PROCESS: Final = (("net", "net"), ("uts", "uts"), ("mount", "mnt"))
+
+#: The same in the mounts of a process of the host: they are made.
+_FOLLOW: Final = 'if [ -n "$1" ]; then echo $$ > "$1"; fi; shift; exec "$@"'
+
+
 def inside(
-    site: Site, spot: Spot, command: Sequence[str], *, procs: Path, pidfile: Path | None = None
+    site: Site,
+    spot: Spot,
+    command: Sequence[str],
+    *,
+    procs: Path,
+    pidfile: Path | None = None,
+    beside: int | None = None,
 ) -> list[str]:
     """Return the command that runs ``command`` in a host's namespaces and cgroup.
+
+    ``beside`` is a process of the host whose mounts it shall see.
 
     ``ip netns exec`` would not do: it remounts /sys, which hides the cgroups from the engine.
     Propagation is slave so that what is unmounted on the machine is not held by a host.
     The process keeps its id through every exec; the pid file holds it.
     """
+    joined = ["sh", "-c", _JOIN, "sh", str(procs)]
+    if beside is not None:
+        of = [f"--{kind}=/proc/{beside}/ns/{file}" for kind, file in _OF_A_PROCESS]
+        return [
+            *joined,
+            "nsenter",
+            *of,
+            "--",
+            "sh",
+            "-c",
+            _FOLLOW,
+            "sh",
+            str(pidfile or ""),
+            *command,
+        ]
     namespaces = ["nsenter", f"--net=/run/netns/{spot.netns}", "--"]
     namespaces += ["unshare", "--uts", "--mount", "--propagation", "slave", "--"]
     entered = ["sh", "-c", _ENTER, "sh", spot.name, str(site.resolv_conf), str(pidfile or "")]
-    return ["sh", "-c", _JOIN, "sh", str(procs), *namespaces, *entered, *command]
+    return [*joined, *namespaces, *entered, *command]
 
 
 def engine(record: Record, spot: Spot) -> list[str]:

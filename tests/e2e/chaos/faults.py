@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from swarmlet.errors import SwarmletError
 from swarmlet.playground import machine
 
 from tests.e2e.chaos.monkey import Broken, Fault, Refused
@@ -46,12 +47,11 @@ def stop_daemon(cluster: Cluster, host: str, _rng: random.Random) -> Broken:
 
 
 def kill_leader(cluster: Cluster, host: str, rng: random.Random) -> Broken:
-    """SIGKILL for the daemon of whoever leads, says a host or the first manager that answers."""
+    """SIGKILL for the daemon of whoever leads, says the first manager that answers."""
     for manager in sorted(cluster.managers, key=lambda name: name != host):
-        with suppress(Exception):
+        with suppress(SwarmletError):
             if leader := cluster.leader(manager):
-                broken = kill_daemon(cluster, leader, rng)
-                return broken._replace(what=f"it is {leader}")
+                return kill_daemon(cluster, leader, rng)._replace(what=f"it is {leader}")
     raise Refused("nobody knows a leader")
 
 

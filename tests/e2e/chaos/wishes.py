@@ -2,11 +2,11 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from swarmlet.client import Client, DaemonUnreachable, Json, RemoteError
-from swarmlet.errors import SwarmletError
 
 from tests.e2e.chaos.monkey import Broken, Fault, Refused, asked
 from tests.e2e.cluster import FOREVER, IMAGE, Cluster
@@ -35,7 +35,7 @@ def update(cluster: Cluster, host: str, rng: random.Random) -> Broken:
         order_of = {"Order": order, "Parallelism": rng.choice((1, 2))}
         spec["UpdateConfig"] = (spec.get("UpdateConfig") or {}) | order_of
 
-    _change(cluster, host, f"/services/{name}", edit)
+    _change(_client(cluster, host), f"/services/{name}", edit)
     return Broken(f"{name}, {order}, weight {weight}")
 
 
@@ -46,7 +46,7 @@ def scale(cluster: Cluster, host: str, rng: random.Random) -> Broken:
     def edit(spec: Json) -> None:
         spec["Mode"]["Replicated"]["Replicas"] = replicas
 
-    _change(cluster, host, f"/services/{name}", edit)
+    _change(_client(cluster, host), f"/services/{name}", edit)
     return Broken(f"{name} to {replicas}")
 
 
@@ -55,13 +55,9 @@ def drain(cluster: Cluster, host: str, rng: random.Random) -> Broken:
     via = rng.choice(cluster.managers)
 
     def be(availability: str) -> None:
-        def edit(spec: Json) -> None:
-            spec["Availability"] = availability
+        _change_node(_client(cluster, via), host, {"Availability": availability})
 
-        _change(cluster, via, f"/nodes/{_node(cluster, via, host)}", edit)
-
-    be("drain")
-    return Broken("", partial(be, "active"), asks=True)
+    return _wished(partial(be, "drain"), partial(be, "active"))
 
 
 def demote(cluster: Cluster, host: str, rng: random.Random) -> Broken:
@@ -69,14 +65,10 @@ def demote(cluster: Cluster, host: str, rng: random.Random) -> Broken:
     via = rng.choice(cluster.managers)
 
     def be(role: str) -> None:
-        def edit(spec: Json) -> None:
-            spec["Role"] = role
-
-        _change(cluster, via, f"/nodes/{_node(cluster, via, host)}", edit)
+        _change_node(_client(cluster, via), host, {"Role": role})
 
     was, other = ("manager", "worker") if host in cluster.managers else ("worker", "manager")
-    be(other)
-    return Broken(f"by {via}", partial(be, was), asks=True)
+    return _wished(partial(be, other), partial(be, was))
 
 
 def leave(cluster: Cluster, host: str, rng: random.Random) -> Broken:
@@ -155,21 +147,38 @@ def _guest(name: str, port: int) -> Json:
     }
 
 
-def _client(cluster: Cluster, host: str) -> Client:
-    """A manager's: the host's own, or the first one's."""
-    return cluster.client(host if host in cluster.managers else "m1", timeout=ANSWER)
-
-
-def _node(cluster: Cluster, via: str, host: str) -> str:
+def _wished(act: Callable[[], None], undo: Callable[[], None]) -> Broken:
+    """What managers did not say that they did, they may have done."""
+    said = ""
     try:
-        return str(cluster.nodes(via)[host]["ID"])
-    except (KeyError, SwarmletError) as exc:
-        raise Refused(f"{via} does not say what node {host} is: {exc}") from exc
+        act()
+    except Refused as exc:
+        said = f"perhaps not: {exc}"
+    return Broken(said, undo, asks=True)
 
 
-def _change(cluster: Cluster, host: str, path: str, edit: Callable[[Json], None]) -> None:
-    client = _client(cluster, host)
+def _client(cluster: Cluster, *first: str) -> Client:
+    """Of a manager that answers: one of the ``first``, or any."""
+    for host in dict.fromkeys([*first, *cluster.managers]):
+        client = cluster.client(host, timeout=ANSWER)
+        with suppress(RemoteError, DaemonUnreachable):
+            client.get("/swarm")
+            return client
+    raise Refused("no manager answers")
 
+
+def _change_node(client: Client, host: str, change: Json) -> None:
+    """Change what is wished of the node that a host is now."""
+    found: list[Json] = []
+    asked(lambda: found.extend(client.get("/nodes")))
+    nodes = [n for n in found if n["Description"].get("Hostname") == host]
+    if not nodes:
+        raise Refused(f"no node is known as {host}")
+    node = min(nodes, key=lambda n: n["Status"]["State"] == "down")
+    _change(client, f"/nodes/{node['ID']}", lambda spec: spec.update(change))
+
+
+def _change(client: Client, path: str, edit: Callable[[Json], None]) -> None:
     def change() -> None:
         found = client.get(path)
         edit(found["Spec"])

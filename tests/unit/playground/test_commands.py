@@ -58,3 +58,13 @@ def test_a_partition_drops_frames_in_both_directions_and_replaces_an_earlier_one
     assert f'iifname {{ "sl{tag}-m1", "sl{tag}-w1" }} oifname {{ "sl{tag}-m2" }} drop' in script
     assert f'iifname {{ "sl{tag}-m2" }} oifname {{ "sl{tag}-m1", "sl{tag}-w1" }} drop' in script
     assert script.index("delete table") < script.index("chain forward")
+
+
+def test_a_program_may_share_the_mounts_of_one_that_runs() -> None:
+    """Then nothing is mounted again."""
+    procs = Path("/cgroup/procs")
+    words = commands.inside(SITE, SPOT, ["dockerd"], procs=procs, beside=77)
+    assert "--mount=/proc/77/ns/mnt" in words
+    assert not any("mount --bind" in word for word in words)
+    assert words[-1] == "dockerd"
+    assert "unshare" in commands.inside(SITE, SPOT, ["dockerd"], procs=procs)
