@@ -263,12 +263,20 @@ class Networking:
         """See :class:`swarmlet.agent.places.Places`."""
         if not task.attachments:
             return []
-        await _ready(self._forwarder.applied())  # the bridge's MTU is known then, too
-        endpoints = [await self._endpoint(attachment) for attachment in task.attachments]
         dns = task.spec.container.dns_config
-        if dns is not None and dns.nameservers:
-            self._nameservers[task.task_id] = dns.nameservers
-            self._note()
+        nameservers = dns.nameservers if dns is not None else ()
+        return await self.places(task.task_id, task.attachments, nameservers)
+
+    async def places(
+        self, ident: str, attachments: Sequence[Attachment], nameservers: tuple[str, ...]
+    ) -> list[Endpoint]:
+        """Bring up networks on this node for a task or container. Raises as :meth:`prepare`.
+
+        ``nameservers`` are asked for names that are not the cluster's; () leaves that to the host.
+        """
+        await _ready(self._forwarder.applied())  # the bridge's MTU is known then, too
+        endpoints = [await self._endpoint(attachment) for attachment in attachments]
+        self.know_nameservers({ident: nameservers})
         await _ready(self._names_known(self._version))
         return endpoints
 
@@ -281,6 +289,13 @@ class Networking:
         if task_ids != self._halted:
             self._halted = task_ids
             self._forward()
+
+    def know_nameservers(self, nameservers: Mapping[str, tuple[str, ...]]) -> None:
+        """Ask these for what is not the cluster's, for each of these tasks and containers."""
+        news = {k: v for k, v in nameservers.items() if v and self._nameservers.get(k) != v}
+        if news:
+            self._nameservers |= news
+            self._note()
 
     # --- other nodes ----------------------------------------------------------------------------
 

@@ -179,6 +179,11 @@ class AgentSession:
         """For how long there is no session; 0 while there is one."""
         return Seconds(0 if self._channel else trio.current_time() - self._alone_since)
 
+    @property
+    def manager(self) -> str:
+        """The address of the leader that holds the session; "" while there is none."""
+        return self._channel.peer if self._channel is not None else ""
+
     def report(self, task_id: str, status: TaskStatus) -> None:
         """Report a task's status, now or as soon as there is a session."""
         self._reporter.put(task_id, status)

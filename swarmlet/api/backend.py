@@ -1,12 +1,17 @@
 """What the HTTP API needs of the daemon behind it. The daemon implements it; tests fake it."""
 
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
 import msgspec
 
 from swarmlet.clock import Instant
+from swarmlet.engine.networks import Endpoint
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.forwarding import NetworkRecord
 from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
+from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import Availability, ClusterSpec, NodeSpec, Role
 from swarmlet.state.commands import AnyCommand
 from swarmlet.state.store import View
@@ -138,6 +143,24 @@ class Backend(Protocol):
 
     async def remove_node(self, node_id: str, *, force: bool) -> None:
         """Forget a node; refuses one that is up, or a manager, as the Engine API does."""
+        ...
+
+    def overlays(self) -> Mapping[str, NetworkRecord]:
+        """The cluster's networks by identifier, as this node knows them; on every node."""
+        ...
+
+    def attaching(
+        self, container: AttachedContainer, nameservers: tuple[str, ...] = ()
+    ) -> AbstractAsyncContextManager[list[Endpoint]]:
+        """Get a container of this node places in networks, in the order that it asks for them.
+
+        Inside, the engine is asked to put it there; an EngineError from inside gives the places
+        back. ``nameservers`` are asked for what is not the cluster's; () are the host's.
+        """
+        ...
+
+    async def detach(self, ident: str, network_id: str) -> None:
+        """Note that a container of this node has left a network; one that was not in it is fine."""
         ...
 
     def network_plan(self) -> NetworkPlan:

@@ -1,47 +1,184 @@
-"""``/containers/create``: plain containers are the engine's; only their networks may be ours.
+"""Containers as far as they concern the cluster: which of its networks they join and leave.
 
-The engine's copy of an overlay network is for the cluster's tasks. A container that took an address
-of it by itself would have one that managers give to somebody else.
+Plain containers are the engine's. One that joins an overlay network gets its address there from the
+managers, before the engine hears of it (:mod:`swarmlet.agent.attachments`).
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote, urlencode
 
 import msgspec
 
+from swarmlet.api import network_shapes, networks, wording
 from swarmlet.api.calls import Answer, Call
-from swarmlet.api.networks import refuse_container
+from swarmlet.api.engine_networks import EngineNetworks
+from swarmlet.api.versions import clamp, dotted
+from swarmlet.control import forwarding
+from swarmlet.engine import attached
+from swarmlet.engine.convert import TASK_LABEL
+from swarmlet.engine.networks import Endpoint
+from swarmlet.engine.tunnel import EngineAnswer
+from swarmlet.errors import EngineUnavailable, InvalidInput, NotAllowed, SwarmletError
+from swarmlet.model.forwarding import Attachment, NetworkRecord
+from swarmlet.model.objects import AttachedContainer, Network
 
-#: Modes that name no network.
-_MODES: Final = frozenset({"", "default", "bridge", "host", "none", "nat"})
+Json = Any
 
-
-class _HostConfig(msgspec.Struct, frozen=True, rename="pascal"):
-    network_mode: str = ""
-
-
-class _NetworkingConfig(msgspec.Struct, frozen=True, rename="pascal"):
-    endpoints_config: dict[str, object] | None = None
-
-
-class _Container(msgspec.Struct, frozen=True, rename="pascal"):
-    """What of a container concerns networks."""
-
-    host_config: _HostConfig | None = None
-    networking_config: _NetworkingConfig | None = None
-
-    def networks(self) -> set[str]:
-        """The networks that it names."""
-        named = set((self.networking_config and self.networking_config.endpoints_config) or {})
-        named.add(self.host_config.network_mode if self.host_config else "")
-        return {name for name in named - _MODES if not name.startswith("container:")}
+#: Seconds for an engine to create a container or to change one: it waits for disks.
+_CHANGE_SECONDS: Final = 120.0
 
 
 async def create(call: Call) -> Answer | None:
     """``POST /containers/create``: the engine's, unless it names a network of the cluster."""
+    body = await _body(call)
+    named = attached.named(body)
+    found = {name: await _overlay(call, name) for name in named if not attached.is_mode(name)}
+    ours = {name: record for name, record in found.items() if record is not None}
+    if not ours:
+        return None
+    mode = attached.network_mode(body)
+    if mode in {"host", "none"} or mode.startswith("container:"):
+        raise InvalidInput(f"network mode {mode} excludes network {next(iter(ours))}")
+    for record in ours.values():
+        _demand_attachable(record)
+    places = {r.id: attached.place(body, name) for name, r in ours.items()}
+    container = AttachedContainer(
+        id=call.backend.new_id(),
+        node_id=call.backend.local().node_id,
+        name=call.query.get("name", "").removeprefix("/"),
+        hostname=attached.hostname(body),
+        attachments=tuple(Attachment(i, p.address, p.aliases) for i, p in places.items()),
+    )
+    names = {name: ours[name].name if name in ours else name for name in named}
+    records = {record.id: record for record in ours.values()}
+    async with call.backend.attaching(container, attached.dns(body)) as endpoints:
+        given = dict(zip([records[i].name for i in places], endpoints, strict=True))
+        return await _create(call, body, container.id, names, given)
+
+
+async def _create(
+    call: Call,
+    body: Mapping[str, Json],
+    ident: str,
+    names: Mapping[str, str],
+    endpoints: Mapping[str, Endpoint],
+) -> Answer:
+    """Have the engine create the container. Raises EngineError when there is none then."""
+    own, further = attached.create_body(body, ident=ident, names=names, endpoints=endpoints)
+    answer = await _ask(call, "POST", f"/containers/create?{urlencode(call.query)}", own)
+    container_id = quote(str(msgspec.json.decode(answer.body)["Id"]), safe="")
     try:
-        container = msgspec.json.decode(await call.raw_body(), type=_Container)
+        for name, config in further.items():
+            connected = {"Container": container_id, "EndpointConfig": config}
+            await _ask(call, "POST", f"/networks/{quote(name, safe='')}/connect", connected)
+    except SwarmletError:
+        await _ask(call, "DELETE", f"/containers/{container_id}?force=1&v=1")
+        raise
+    return Answer(answer.body, answer.status)
+
+
+async def connect(call: Call) -> Answer | None:
+    """``POST /networks/{id}/connect``."""
+    record = await _overlay(call, call.params["id"])
+    if record is None:
+        return None
+    _demand_attachable(record)
+    body = await _body(call)
+    seen = await _inspect(call, body)
+    labels = seen["Config"].get("Labels") or {}
+    name = str(seen["Name"]).removeprefix("/")
+    if TASK_LABEL in labels:
+        raise _of_a_service(name, "--network-add", record.name)
+    if record.name in (seen["NetworkSettings"].get("Networks") or {}):
+        raise NotAllowed(wording.ALREADY_IN_NETWORK.format(container=name, network=record.name))
+    config = attached.field(body, "EndpointConfig")
+    place = attached.asked(record.name, config)
+    hostname = str(seen["Config"].get("Hostname") or "")
+    container = AttachedContainer(
+        id=attached.ident(labels, seen["Id"]),
+        node_id=call.backend.local().node_id,
+        name=name,
+        container_id=seen["Id"],
+        hostname="" if seen["Id"].startswith(hostname) else hostname,
+        attachments=(Attachment(record.id, place.address, place.aliases),),
+    )
+    async with call.backend.attaching(container, attached.nameservers(labels)) as [endpoint]:
+        changed = {
+            "Container": seen["Id"],
+            "EndpointConfig": attached.with_address(config, endpoint.address),
+        }
+        await _ask(call, "POST", f"/networks/{endpoint.network}/connect", changed)
+    return Answer()
+
+
+async def disconnect(call: Call) -> Answer | None:
+    """``POST /networks/{id}/disconnect``."""
+    record = await _overlay(call, call.params["id"])
+    if record is None:
+        return None
+    body = await _body(call)
+    seen = await _inspect(call, body)
+    labels = seen["Config"].get("Labels") or {}
+    if TASK_LABEL in labels:
+        raise _of_a_service(str(seen["Name"]).removeprefix("/"), "--network-rm", record.name)
+    network = quote(record.name, safe="")
+    changed = attached.replaced(body, Container=seen["Id"])
+    await _ask(call, "POST", f"/networks/{network}/disconnect", changed)
+    await call.backend.detach(attached.ident(labels, seen["Id"]), record.id)
+    return Answer()
+
+
+def _of_a_service(name: str, flag: str, network: str) -> NotAllowed:
+    return NotAllowed(
+        f"container {name} is a task's: its networks are those of its service",
+        advice=f"swarmlet service update {flag} {network} SERVICE",
+    )
+
+
+def _demand_attachable(network: NetworkRecord) -> None:
+    if not network.attachable:
+        raise NotAllowed(wording.NOT_ATTACHABLE.format(name=network.name))
+
+
+async def _overlay(call: Call, wanted: str) -> NetworkRecord | None:
+    """The network of the cluster that a user means; None for one of the engine's."""
+    records = call.backend.overlays()
+    known = records.get(wanted) or next((r for r in records.values() if r.name == wanted), None)
+    found = await networks.find(call, wanted)
+    if isinstance(found, Network):
+        return forwarding.network(found)
+    if found is not None:  # a copy, on a worker
+        return records.get(network_shapes.original(found))
+    if known is not None or call.backend.local().state == "inactive":
+        return known
+    try:
+        theirs = await EngineNetworks(call).named(wanted)
+    except EngineUnavailable:
+        return None
+    begun = [r for ident, r in records.items() if ident.startswith(wanted)]
+    return begun[0] if theirs is None and len(begun) == 1 else None
+
+
+async def _inspect(call: Call, body: Mapping[str, Json]) -> Json:
+    """The container that a body names, as the engine shows it. Raises EngineError."""
+    wanted = str(attached.field(body, "Container") or "")
+    if not wanted:
+        raise InvalidInput("Container: the name of a container is needed")
+    return msgspec.json.decode((await _ask(call, "GET", f"/containers/{quote(wanted)}/json")).body)
+
+
+async def _body(call: Call) -> dict[str, Json]:
+    """The body as it came; what is wrong with one that is no object, the engine says."""
+    try:
+        body = msgspec.json.decode(await call.raw_body())
     except msgspec.DecodeError:
-        return None  # the engine says what is wrong with it
-    for name in sorted(container.networks()):
-        await refuse_container(call, name)
-    return None
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+async def _ask(call: Call, method: str, path: str, body: Json = None) -> EngineAnswer:
+    """Ask the engine in the client's version. Raises EngineError, EngineUnavailable."""
+    spoken = dotted(clamp(call.version, await call.engine.versions()))
+    data = b"" if body is None else msgspec.json.encode(body)
+    return await call.engine.ask(method, f"/v{spoken}{path}", seconds=_CHANGE_SECONDS, body=data)

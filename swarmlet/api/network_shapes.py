@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from swarmlet.api.shapes import ipam_config, rfc3339
 from swarmlet.engine.networks import NETWORK_LABEL
-from swarmlet.model.objects import Network, Service, Task
+from swarmlet.model.objects import AttachedContainer, Network, Service, Task
 from swarmlet.state.store import View
 
 Json = dict[str, Any]
@@ -53,22 +53,31 @@ def of_copy(shape: Json) -> Json:
 
 
 def is_used(of: Network, view: View) -> bool:
-    """Whether a service or a task is in a network."""
+    """Whether a service, a task or a container is in a network."""
     return any(view.services_in(of.id)) or bool(view.address_owners(of.id))
 
 
 def peers(of: Network, view: View) -> Json:
-    """The nodes that take part in a network: those with a task in it."""
+    """The nodes that take part in a network: those with a task or a container in it."""
     ids = {task.node_id for task in _tasks(of, view) if not task.status.state.ended}
+    ids |= {container.node_id for container in _containers(of, view)}
     found = sorted((n for i in ids if (n := view.node(i))), key=lambda n: n.id)
     shaped = [{"Name": f"{n.hostname}-{n.id[:12]}", "IP": n.status.addr} for n in found]
     return {"Peers": shaped} if shaped else {}
 
 
 def services(of: Network, view: View) -> Json:
-    """What ``verbose`` adds: the services of a network, with their addresses and tasks."""
+    """What ``verbose`` adds: the services of a network, with their addresses and tasks.
+
+    Plain containers are those of a service without a name, as in Docker.
+    """
     found = sorted(view.services_in(of.id), key=lambda s: s.spec.name)
-    return {"Services": {s.spec.name: _service(of, s, view) for s in found}}
+    plain = sorted(_containers(of, view), key=lambda c: (c.name, c.id))
+    shaped = {s.spec.name: _service(of, s, view) for s in found}
+    if plain:
+        tasks = [shape for c in plain for shape in _places(of, c, view)]
+        shaped[""] = {"VIP": "<nil>", "Ports": [], "LocalLBIndex": 0, "Tasks": tasks}
+    return {"Services": shaped}
 
 
 def _service(of: Network, service: Service, view: View) -> Json:
@@ -83,13 +92,22 @@ def _service(of: Network, service: Service, view: View) -> Json:
 
 
 def _task(of: Network, task: Task, view: View) -> list[Json]:
-    node = view.node(task.node_id)
+    return [] if task.status.state.ended else _places(of, task, view)
+
+
+def _places(of: Network, one: Task | AttachedContainer, view: View) -> list[Json]:
+    node = view.node(one.node_id)
     info = {"Host IP": node.status.addr} if node else {}
     return [
-        {"Name": task.name, "EndpointID": "", "EndpointIP": a.address, "Info": info}
-        for a in task.attachments
-        if a.network_id == of.id and a.address and not task.status.state.ended
+        {"Name": one.name, "EndpointID": "", "EndpointIP": a.address, "Info": info}
+        for a in one.attachments
+        if a.network_id == of.id and a.address
     ]
+
+
+def _containers(of: Network, view: View) -> list[AttachedContainer]:
+    owners = view.address_owners(of.id).values()
+    return [one for owner in owners if (one := view.container(owner)) is not None]
 
 
 def _tasks(of: Network, view: View) -> list[Task]:

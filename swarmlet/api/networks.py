@@ -26,7 +26,6 @@ from swarmlet.errors import (
     NotAllowed,
     NotASwarmManager,
     NotFound,
-    NotSupported,
 )
 from swarmlet.model import defaults
 from swarmlet.model.networks import NetworkSpec, overlapping
@@ -45,6 +44,9 @@ _STOP_MARGIN: Final = 5.0
 
 #: Seconds at most: a grace period may be hours.
 _STOP_MOST: Final = 60.0
+
+#: Seconds that the news of a container's removal may take.
+_NEWS_MARGIN: Final = 1.0
 
 #: Seconds between two looks at them.
 _STOP_CHECK: Final = 0.05
@@ -115,7 +117,7 @@ def _overlays(view: View | None, copies: list[Json], wanted: filters.Filters) ->
 
 async def inspect(call: Call) -> Answer | None:
     """``GET /networks/{id}``, with ``verbose`` and ``scope``."""
-    found = await _find(call, call.params["id"], scope=call.query.get("scope", ""))
+    found = await find(call, call.params["id"], scope=call.query.get("scope", ""))
     if found is None:
         return None
     if not isinstance(found, Network):
@@ -154,7 +156,7 @@ async def _known(call: Call) -> View | None:
         return None
 
 
-async def _find(call: Call, wanted: str, *, scope: str = "") -> Network | Json | None:
+async def find(call: Call, wanted: str, *, scope: str = "") -> Network | Json | None:
     """What a user means: a network of the cluster, a copy on a worker, or None for the engine's.
 
     An identifier or a whole name comes before the beginning of an identifier.
@@ -275,7 +277,7 @@ async def _refuse_namesake(call: Call, name: str) -> None:
 
 async def remove(call: Call) -> Answer | None:
     """``DELETE /networks/{id}``."""
-    found = await _find(call, call.params["id"])
+    found = await find(call, call.params["id"])
     if found is None:
         return None
     if not isinstance(found, Network):
@@ -287,7 +289,13 @@ async def remove(call: Call) -> Answer | None:
 
 
 async def _wait_stopped(call: Call, network: Network) -> None:
-    """Wait while all that uses a network are tasks that have been told to stop."""
+    """Wait while all that uses a network are tasks that have been told to stop.
+
+    A container that was just removed is in it for a moment more, until its node has said so.
+    """
+    with trio.move_on_after(_NEWS_MARGIN):
+        while _has_containers_only(call.backend.view(), network):  # noqa: ASYNC110 - as below
+            await trio.sleep(_STOP_CHECK)
     stopping = _stopping(call.backend.view(), network)
     grace = max((defaults.stop_grace(t.spec.container) for t in stopping), default=0)
     with trio.move_on_after(min(grace / SECOND + _STOP_MARGIN, _STOP_MOST)):
@@ -302,7 +310,13 @@ def _stopping(view: View, network: Network) -> list[Task]:
         return []
     owners = view.address_owners(network.id).values()
     tasks = [task for owner in owners if (task := view.task(owner)) is not None]
-    return tasks if all(task.desired > TaskState.RUNNING for task in tasks) else []
+    stop = all(task.desired > TaskState.RUNNING for task in tasks)
+    return tasks if stop and len(tasks) == len(owners) else []
+
+
+def _has_containers_only(view: View, network: Network) -> bool:
+    owners = view.address_owners(network.id).values()
+    return bool(owners) and all(view.container(owner) is not None for owner in owners)
 
 
 async def prune(call: Call) -> Answer | None:
@@ -333,38 +347,3 @@ def _prunable(call: Call, view: View, wanted: filters.Filters) -> list[Network]:
         and not filters.spares(network.spec.labels, wanted)
         and not shapes.is_used(network, view)
     ]
-
-
-# --- containers ---------------------------------------------------------------------------------
-
-
-async def connect(call: Call) -> Answer | None:
-    """``POST /networks/{id}/connect``."""
-    await refuse_container(call, call.params["id"])
-    return None
-
-
-async def refuse_container(call: Call, network: str) -> None:
-    """Refuse to let a plain container join a network, if that is one of the cluster."""
-    found = await _find(call, network)
-    if found is None:
-        return
-    name = found.spec.name if isinstance(found, Network) else str(found["Name"])
-    if isinstance(found, Network) and not found.spec.attachable:
-        raise NotAllowed(wording.NOT_ATTACHABLE.format(name=name))
-    raise NotSupported(
-        f"containers in overlay networks are {NOT_YET} (network {name})",
-        advice="run it as a service: swarmlet service create --network " + name,
-    )
-
-
-async def disconnect(call: Call) -> Answer | None:
-    """``POST /networks/{id}/disconnect``."""
-    found = await _find(call, call.params["id"])
-    if found is None:
-        return None
-    name = found.spec.name if isinstance(found, Network) else str(found["Name"])
-    raise NotSupported(
-        f"containers in overlay networks are {NOT_YET} (network {name})",
-        advice="a service leaves it with swarmlet service update --network-rm " + name,
-    )

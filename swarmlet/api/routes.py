@@ -70,8 +70,8 @@ ROUTES: Final = tuple(
         ("POST", "/networks/prune", networks.prune),
         ("GET", "/networks/{id}", networks.inspect),
         ("DELETE", "/networks/{id}", networks.remove),
-        ("POST", "/networks/{id}/connect", networks.connect),
-        ("POST", "/networks/{id}/disconnect", networks.disconnect),
+        ("POST", "/networks/{id}/connect", containers.connect),
+        ("POST", "/networks/{id}/disconnect", containers.disconnect),
         # Not the Engine API's: what it has no words for.
         ("GET", "/swarmlet/network/plan", doctor.plan),
         ("GET", "/swarmlet/network/check", doctor.check),

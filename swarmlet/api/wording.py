@@ -63,6 +63,8 @@ NOT_ATTACHABLE: Final = (
     "network {name} not manually attachable"
 )
 
+ALREADY_IN_NETWORK: Final = "endpoint with name {container} already exists in network {network}"
+
 NOT_FOR_SERVICES: Final = (
     "The network {name} cannot be used with services. Only networks scoped to the swarm can be "
     "used, such as those created with the overlay driver."

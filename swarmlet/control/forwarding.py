@@ -1,8 +1,8 @@
 """What of the cluster's state each node forwards by: objects to records, and who needs which.
 
-A node gets the records of the networks that its own tasks are in, and of everything that is
-published (any node takes a client's packet to any published service). All nodes and networks are
-told to all: there are few, and they change seldom.
+A node gets the records of the networks that its own tasks and containers are in, and of everything
+that is published (any node takes a client's packet to any published service). All nodes and
+networks are told to all: there are few, and they change seldom.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,15 @@ from swarmlet.model.forwarding import (
     ServiceRecord,
     TaskRecord,
 )
-from swarmlet.model.objects import Network, Node, NodeState, Service, Task, TaskState
+from swarmlet.model.objects import (
+    AttachedContainer,
+    Network,
+    Node,
+    NodeState,
+    Service,
+    Task,
+    TaskState,
+)
 from swarmlet.state.store import View
 
 _REACH: Final = {NodeState.DOWN: Reach.LOST, NodeState.DISCONNECTED: Reach.SUSPECT}
@@ -49,6 +57,7 @@ def network(of: Network) -> NetworkRecord:
         gateway=of.gateway,
         internal=of.spec.internal,
         encrypted=of.spec.encrypted,
+        attachable=of.spec.attachable and not of.spec.ingress,
     )
 
 
@@ -89,6 +98,23 @@ def task(view: View, of: Task) -> TaskRecord | None:
     )
 
 
+def container(view: View, of: AttachedContainer) -> TaskRecord | None:
+    """An attached container; all is ready for it before it runs."""
+    host = view.node(of.node_id)
+    if host is None:
+        return None
+    return TaskRecord(
+        id=of.id,
+        service_id="",
+        name=of.name,
+        node=host.number,
+        hostname=of.hostname,
+        attachments=of.attachments,
+        serving=of.running,
+        container_id=of.container_id,
+    )
+
+
 def serves(of: Task) -> bool:
     """Whether new connections may go to a task: it runs, is healthy, and shall go on."""
     runs = of.status.state is TaskState.RUNNING and not of.status.halted
@@ -101,12 +127,13 @@ def _weight(of: Task) -> int:
 
 
 def networks_on(view: View, node_id: str) -> frozenset[str]:
-    """The networks that a node takes part in: those of its tasks that have not ended."""
+    """The networks that a node takes part in: those of its containers, and of its living tasks."""
+    tasks = (t.attachments for t in view.tasks_on_node(node_id) if not t.status.state.ended)
+    plain = (c.attachments for c in view.containers_on_node(node_id))
     return frozenset(
         attachment.network_id
-        for of in view.tasks_on_node(node_id)
-        if not of.status.state.ended
-        for attachment in of.attachments
+        for attachments in (*tasks, *plain)
+        for attachment in attachments
         if attachment.address
     )
 
@@ -123,6 +150,10 @@ def record(view: View, ident: str, networks: frozenset[str]) -> Record | None:
         known = is_published(view.service(found_task.service_id))
         needed = known or any(a.network_id in networks for a in found_task.attachments)
         return task(view, found_task) if needed else None
+    found_container = view.container(ident)
+    if found_container is not None:
+        near = any(a.network_id in networks for a in found_container.attachments)
+        return container(view, found_container) if near else None
     found_service = view.service(ident)
     if found_service is not None:
         near = any(a.network_id in networks for a in found_service.attachments)

@@ -214,6 +214,14 @@ class Engine:
             Request("POST", f"/networks/{network}/connect", body=body, read=CHANGE_TIMEOUT)
         )
 
+    async def disconnect(self, network: str, container: str) -> None:
+        """Take a container out of a network, by force. One that is not in it is fine."""
+        body = {"Container": container, "Force": True}
+        with contextlib.suppress(NotFound):
+            await self._wire.call(
+                Request("POST", f"/networks/{network}/disconnect", body=body, read=CHANGE_TIMEOUT)
+            )
+
     # --- events ---------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager

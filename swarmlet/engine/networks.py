@@ -25,6 +25,7 @@ def network_body(record: NetworkRecord, *, bridge: str, mtu: int) -> Json:
         "Driver": "bridge",
         "CheckDuplicate": True,
         "IPAM": {"Config": [{"Subnet": record.subnet, "Gateway": record.gateway}]},
+        "Attachable": record.attachable,
         "Labels": {NETWORK_LABEL: record.id},
         "Options": {
             "com.docker.network.bridge.name": bridge,

@@ -183,22 +183,28 @@ class EngineGate:
     async def _ping(self) -> EngineAnswer:
         return await self.ask("GET", "/_ping", seconds=_PING_SECONDS)
 
-    async def ask(self, method: str, target: str, *, seconds: float) -> EngineAnswer:
-        """Ask without a body. Raises EngineUnavailable, or EngineError for a status >= 400."""
+    async def ask(
+        self, method: str, target: str, *, seconds: float, body: bytes = b""
+    ) -> EngineAnswer:
+        """Ask, with JSON or nothing. Raises EngineUnavailable, or EngineError (status >= 400)."""
         with trio.move_on_after(seconds):
-            answer = await self._ask(method, target)
+            answer = await self._ask(method, target, body)
             if answer.status >= 400:
                 raise EngineError(_message(answer), status=answer.status)
             return answer
         raise EngineUnavailable(f"the Docker Engine did not answer within {seconds:g} s")
 
-    async def _ask(self, method: str, target: str) -> EngineAnswer:
+    async def _ask(self, method: str, target: str, body: bytes) -> EngineAnswer:
         tunnel = await self.open()
+        headers = [("Host", "docker")]
+        if method != "GET":
+            headers.append(("Content-Length", str(len(body))))
+        if body:
+            headers.append(("Content-Type", "application/json"))
         try:
-            length = [] if method == "GET" else [("Content-Length", "0")]
-            await tunnel.send(
-                h11.Request(method=method, target=target, headers=[("Host", "docker"), *length])
-            )
+            await tunnel.send(h11.Request(method=method, target=target, headers=headers))
+            if body:
+                await tunnel.send(h11.Data(data=body))
             await tunnel.send(h11.EndOfMessage())
             return await _whole(tunnel)
         finally:

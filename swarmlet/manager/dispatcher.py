@@ -129,7 +129,8 @@ class Dispatcher:
     def _spread_records(self, change: Change) -> None:
         """What nodes forward by, before the tasks: a stop waits for it."""
         placed = [task for task in change.tasks.values() if task.attachments]
-        touched = {*change.networks, *change.services, *change.nodes, *(t.id for t in placed)}
+        others = (change.networks, change.services, change.nodes, change.containers)
+        touched = {t.id for t in placed}.union(*others)
         if not touched:
             return
         for task in placed:

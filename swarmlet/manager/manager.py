@@ -11,6 +11,7 @@ from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.port import Consensus, NotLeader
 from swarmlet.control import roles
 from swarmlet.errors import NotAllowed, SwarmletError
+from swarmlet.manager.attaching import Attaching
 from swarmlet.manager.briefing import managers
 from swarmlet.manager.dispatcher import DEFAULT_PORT
 from swarmlet.manager.leader import Leader
@@ -25,6 +26,7 @@ from swarmlet.rpc.calls import (
     AddressesAre,
     Answer,
     AskAddresses,
+    OfContainers,
     Request,
     serve_calls,
 )
@@ -75,6 +77,7 @@ class Manager:
         self.member = member
         self._links = Links(dial)
         self.proposer = Proposer(member, self._links, member=node_id, now=now, rng=rng)
+        self.attaching = Attaching(replica, self.proposer)
         self.members = Members(replica, member, self.proposer, probe=probe, now=now, rng=rng)
         self._now = now
         self._rng = rng
@@ -200,21 +203,22 @@ class Manager:
         """Answer a node's calls."""
         if not who.node_id:
             raise NotAllowed("these calls need a certificate")
-
-        async def answer(request: Request) -> Answer:
-            if isinstance(request, AskAddresses):
-                self.members.demand_manager(who)
-                return AddressesAre(peers=tuple(self._known_addresses()))
-            return await self.members.answer_node(request, who)
-
-        manager = who.role is Role.MANAGER  # a worker has one small question: a new certificate
+        manager = who.role is Role.MANAGER  # a worker has small questions only
         await serve_calls(
             stream,
-            answer,
+            lambda request: self._answer(request, who),
             peer=who.node_id,
             limit=MAX_FRAME if manager else STRANGER_FRAME,
             calls=MAX_OPEN_CALLS if manager else STRANGER_CALLS,
         )
+
+    async def _answer(self, request: Request, who: RemoteNode) -> Answer:
+        if isinstance(request, AskAddresses):
+            self.members.demand_manager(who)
+            return AddressesAre(peers=tuple(self._known_addresses()))
+        if isinstance(request, OfContainers):
+            return await self.attaching.answer(request, who)
+        return await self.members.answer_node(request, who)
 
     async def serve_stranger(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
         """Answer a machine that wants to join; one that dawdles or says too much is cut off."""

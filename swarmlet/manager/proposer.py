@@ -26,6 +26,7 @@ from swarmlet.errors import (
     InvalidInput,
     LeaderSilent,
     NoQuorum,
+    NotAllowed,
     NotFound,
     OutOfSequence,
     ReplicaBehind,
@@ -53,7 +54,8 @@ NO_QUORUM_AFTER: Final = 1.7
 RETRY: Final = 0.05
 
 _REFUSALS: Final[dict[str, type[SwarmletError]]] = {
-    error.code: error for error in (AlreadyExists, FailedPrecondition, NotFound)
+    error.code: error
+    for error in (AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound)
 }
 
 

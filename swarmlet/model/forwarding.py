@@ -51,6 +51,7 @@ class NetworkRecord(Record, frozen=True, kw_only=True, gc=False):
     gateway: str
     internal: bool = False
     encrypted: bool = False
+    attachable: bool = False
 
 
 class Attachment(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -86,9 +87,10 @@ class ServiceRecord(Record, frozen=True, kw_only=True, gc=False):
 
 
 class TaskRecord(Record, frozen=True, kw_only=True, gc=False):
-    """A task that has addresses and has not ended.
+    """A task that has addresses and has not ended; or a plain container, which is of no service.
 
-    ``node`` is the number of its node. ``serving``: it runs, is healthy and shall go on.
+    ``node`` is the number of its node. ``serving``: it runs, is healthy and shall go on; of a plain
+    container, whose engine's identifier is told as well: it runs.
     """
 
     service_id: str
@@ -99,6 +101,12 @@ class TaskRecord(Record, frozen=True, kw_only=True, gc=False):
     attachments: tuple[Attachment, ...] = ()
     serving: bool = False
     weight: int = 1
+    container_id: str = ""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a plain container."""
+        return not self.service_id
 
 
 class Tables(msgspec.Struct, frozen=True, kw_only=True):

@@ -282,6 +282,21 @@ class Network(Stored, frozen=True, kw_only=True, gc=False):
     pool: str = ""
 
 
+class AttachedContainer(Stored, frozen=True, kw_only=True, gc=False):
+    """A plain container in attachable networks, on the engine of one node.
+
+    It has its addresses while this object is there, whether it runs or not; the state machine gives
+    them. ``hostname`` is "" where the engine chooses it, and ``container_id`` until that is known.
+    """
+
+    node_id: str
+    name: str = ""
+    container_id: str = ""
+    hostname: str = ""
+    running: bool = False
+    attachments: tuple[Attachment, ...] = ()
+
+
 class Cluster(Stored, frozen=True, kw_only=True, gc=False):
     """The one cluster object. ``address_pools`` is where subnets of new networks come from."""
 

@@ -8,11 +8,11 @@ What a name means, in each network that the asker is in, its own order of networ
     a virtual address (dnsrr): its serving tasks. Services that share a name share the answer.
 ``tasks.web``, ``tasks.ALIAS``
     The serving tasks, on nodes that answer.
-a container's name, host name or own alias
+a container's name, host name or own alias (of a plain one, also its short identifier)
     That task; it need not serve yet, nor any more, as members of one group (a database's replicas)
     find each other by such names to become healthy, and to hand over when they leave. Of several
     tasks with one host name those that serve are preferred. A service's name wins over them: a host
-    name must not mix its task into another service.
+    name must not mix its task into another service. A plain container has names while it runs.
 ``NAME.NETWORK``
     The same, in one network (Docker answers these too).
 
@@ -46,6 +46,9 @@ TASK_TTL: Final = 2
 
 #: A virtual address stays for the life of its service; removed ones are not soon used again.
 VIP_TTL: Final = 5
+
+#: Digits of a container's identifier that Docker shows, and takes for a name.
+SHORT: Final = 12
 
 _REVERSE: Final = ".in-addr.arpa"
 
@@ -241,6 +244,8 @@ def _fill(zones: Mapping[str, _Zone], tables: Tables) -> None:
     for task in tables.tasks.values():
         near = reach.get(task.node, Reach.LOST)  # there is no way to a node that we do not know
         serves = task.serving and near is Reach.READY
+        if task.is_plain and not task.serving:
+            continue
         for place in task.attachments:
             zone = zones.get(place.network_id)
             if zone is None or not place.address:
@@ -251,7 +256,8 @@ def _fill(zones: Mapping[str, _Zone], tables: Tables) -> None:
                     (place.address, task)
                 )
             if near is not Reach.LOST:
-                names = _lower(task.name, task.hostname, *place.aliases)
+                short = task.container_id[:SHORT]
+                names = _lower(task.name, task.hostname, short, *place.aliases)
                 zone.add_task(names, place.address, serving=serves)
     for service in tables.services.values():
         _fill_service(zones, service, serving)

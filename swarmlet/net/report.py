@@ -208,7 +208,8 @@ def _names(tables: Tables) -> dict[str, str]:
             f"default table {FIRST_TABLE + peer.number}": back,
         }
     for task in tables.tasks.values():
-        names |= {place.address: f"task {task.name}" for place in task.attachments}
+        kind = "container" if task.is_plain else "task"
+        names |= {place.address: f"{kind} {task.name}" for place in task.attachments}
     for service in tables.services.values():
         names |= {place.address: f"service {service.name}" for place in service.attachments}
         at = f"{service.publish_address} . " if service.publish_address else ""

@@ -12,6 +12,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
+from swarmlet.agent.attachments import Attachments
 from swarmlet.agent.describe import describe
 from swarmlet.agent.lookout import Lookout
 from swarmlet.agent.networking import Networking
@@ -21,7 +22,18 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
-from swarmlet.errors import DiskFailed, EngineError, EngineUnavailable, SwarmletError, Unavailable
+from swarmlet.errors import (
+    AlreadyExists,
+    DiskFailed,
+    EngineError,
+    EngineUnavailable,
+    FailedPrecondition,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    SwarmletError,
+    Unavailable,
+)
 from swarmlet.manager.manager import Manager
 from swarmlet.manager.replica import Replica
 from swarmlet.model.checks import NodeCheck
@@ -34,7 +46,16 @@ from swarmlet.node.checking import Examiner, known_peers
 from swarmlet.node.files import StateDir
 from swarmlet.node.port import NodePort
 from swarmlet.node.renewal import renew_in_time
-from swarmlet.rpc.calls import Answer, AskRenew, BecomeMember, RemoveMember, Renewed, Request
+from swarmlet.rpc.calls import (
+    Answer,
+    AskRenew,
+    BecomeMember,
+    CallRefused,
+    OfContainers,
+    RemoveMember,
+    Renewed,
+    Request,
+)
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import Assignments, Forwarding, GoodbyeReason, Peer, Settings
 from swarmlet.security import ca, sealed
@@ -57,6 +78,15 @@ ENGINE_GRACE: Final = 15.0
 
 #: Seconds between two looks at an engine that is away for almost as long.
 ENGINE_CHECK: Final = 0.5
+
+#: Seconds for one manager to commit what this node asks for its plain containers.
+ATTACH_TIMEOUT: Final = 4.0
+
+#: What managers agree in; other refusals (no quorum, a lag) the next one may not have.
+_FINAL: Final[dict[str, type[SwarmletError]]] = {
+    error.code: error
+    for error in (AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound)
+}
 
 #: Seconds that containers may take to stop; then the node goes without waiting for them.
 STOP_TIMEOUT: Final = 20.0
@@ -96,6 +126,7 @@ class Membership:
             directory=state.tasks,
             rng=rng,
         )
+        self.attachments = Attachments(engine, self.networking, self._ask_managers, rng=rng)
         self.examiner = Examiner(self.networking, self._port, now=now, rng=rng)
         self._port.examiner = self._answer_check
         self._worker = Worker(
@@ -129,6 +160,7 @@ class Membership:
                 self._forget_raft()  # a demotion that was interrupted
             await nursery.start(self.networking.run)
             await nursery.start(self._worker.run)
+            nursery.start_soon(self.attachments.run)
             nursery.start_soon(self._hold_sessions)
             nursery.start_soon(self._lookout.run)
             nursery.start_soon(self._follow_role, nursery)
@@ -145,7 +177,7 @@ class Membership:
         try:
             await self._session.run()
         except NodeRemoved:
-            await self.let_go()
+            await self.let_go(known=False)
             raise
 
     async def say_goodbye(self, reason: GoodbyeReason) -> None:
@@ -182,8 +214,10 @@ class Membership:
         await manager.hand_over()
         await self._port.call_any(self._manager_addrs(), RemoveMember(member=self.identity.node_id))
 
-    async def let_go(self) -> None:
+    async def let_go(self, *, known: bool = True) -> None:
         """Stop and remove every container of this node's tasks, then their networks.
+
+        Plain containers leave those; the cluster is told of that if it has this node still.
 
         An engine that is away or hangs keeps what is its own, and nothing else.
         """
@@ -192,6 +226,7 @@ class Membership:
             await self._worker.wait_idle()
         if scope.cancelled_caught:
             log.warning("containers-left-behind", after_seconds=STOP_TIMEOUT)
+        await self.attachments.leave(known=known)
         await self.networking.leave()
 
     async def check(self, node_id: str, *, fix: bool) -> NodeCheck:
@@ -211,6 +246,21 @@ class Membership:
     async def _answer_check(self, request: Request, who: RemoteNode) -> Answer:
         managers = {peer.id for peer in self.file.managers}
         return await self.examiner.answer(request, who, managers=managers)
+
+    async def _ask_managers(self, request: OfContainers) -> Answer:
+        """Make a call to a manager, the leader first. Raises what it refused with, Unavailable."""
+        leader = self._session.manager
+        others = [peer.addr for peer in self.file.managers if peer.addr != leader]
+        try:
+            return await self._port.call_any(
+                [leader, *others] if leader else others,
+                request,
+                seconds=ATTACH_TIMEOUT,
+                final=_FINAL,
+            )
+        except CallRefused as exc:
+            kind = _FINAL.get(exc.remote_code, Unavailable)
+            raise kind(exc.message, advice=exc.advice) from exc
 
     # The agent's side.
 
@@ -258,6 +308,8 @@ class Membership:
     def on_forwarding(self, forwarding: Forwarding) -> None:
         """The leader said what to forward by."""
         self.networking.take(forwarding)
+        if forwarding.last:
+            self.attachments.told()
 
     async def forwards(self) -> None:
         """Return once the kernel forwards by all that was said so far."""

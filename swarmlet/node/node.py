@@ -1,7 +1,7 @@
 """The daemon as its API sees it: outside of any cluster, or a membership in one."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from swarmlet.clock import Instant, Rng, WallClock
 from swarmlet.config import DaemonConfig
 from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
+from swarmlet.engine.networks import Endpoint
 from swarmlet.errors import (
     AlreadyInSwarm,
     FailedPrecondition,
@@ -37,7 +38,9 @@ from swarmlet.manager.manager import Manager
 from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.forwarding import NetworkRecord
 from swarmlet.model.networks import NODE_ADDRESSES
+from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.net import report
 from swarmlet.net.numbers import ACCEPTED
@@ -272,6 +275,20 @@ class Node:
     async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
         """Have a node look at its networks."""
         return await self._member().check(node_id, fix=fix)
+
+    def overlays(self) -> Mapping[str, NetworkRecord]:
+        """The cluster's networks, as far as this node was told of them."""
+        return self._membership.networking.tables.networks if self._membership else {}
+
+    def attaching(
+        self, container: AttachedContainer, nameservers: tuple[str, ...] = ()
+    ) -> AbstractAsyncContextManager[list[Endpoint]]:
+        """Get a plain container places in networks, while the engine is asked to put it there."""
+        return self._member().attachments.attaching(container, nameservers)
+
+    async def detach(self, ident: str, network_id: str) -> None:
+        """Note that a plain container has left a network."""
+        await self._member().attachments.left(ident, network_id)
 
     # Backend: entering and leaving a cluster.
 

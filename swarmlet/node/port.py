@@ -1,7 +1,7 @@
 """The node's port, both ways: what arrives is handed to the right part, what leaves is dialled."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -207,18 +207,30 @@ class NodePort:
             return answer.check
         raise ConnectionLost(f"{addr} did not answer")
 
-    async def call_any(self, addrs: Sequence[str], request: Request) -> Answer:
-        """Make a call to the first manager that carries it out. Raises the last refusal."""
+    async def call_any(
+        self,
+        addrs: Sequence[str],
+        request: Request,
+        *,
+        seconds: float = CALL_TIMEOUT,
+        final: Collection[str] = (),
+    ) -> Answer:
+        """Make a call to the first manager that carries it out, each within ``seconds``.
+
+        Raises the last refusal, or the first whose code is ``final``.
+        """
         refusal: SwarmletError = Unavailable("no manager is known")
         for addr in addrs:
             try:
-                with trio.fail_after(CALL_TIMEOUT):
+                with trio.fail_after(seconds):
                     stream = await dial(
                         addr, self._client_context(Protocol.MANAGER), name=MANAGER_NAME
                     )
                     return await call_once(stream, request, peer=addr)
             except (ConnectionLost, CallRefused, RemoteProtocolError) as exc:
                 refusal = exc
+                if isinstance(exc, CallRefused) and exc.remote_code in final:
+                    break
             except trio.TooSlowError:
                 refusal = ConnectionLost(f"{addr} did not answer")
         raise refusal

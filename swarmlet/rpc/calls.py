@@ -9,10 +9,12 @@ import trio
 
 from swarmlet.errors import SwarmletError
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import Availability, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import MAX_FRAME
 from swarmlet.rpc.messages import Peer
+from swarmlet.state.commands import ContainerReport
 
 #: Calls that one connection may have open; more stay unread.
 MAX_OPEN_CALLS: Final = 1024
@@ -69,6 +71,35 @@ class Renewed(Body, frozen=True, kw_only=True):
     cert: str
     role: Role
     ca: str
+
+
+class AskAttach(Body, frozen=True, kw_only=True):
+    """Let a plain container of mine into these networks (any node)."""
+
+    container: AttachedContainer
+
+
+class AskDetach(Body, frozen=True, kw_only=True):
+    """Take containers of mine out of one network, or of all: "" (any node)."""
+
+    ids: tuple[str, ...]
+    network_id: str = ""
+
+
+class TellContainers(Body, frozen=True, kw_only=True):
+    """What my engine shows of my attached containers (any node)."""
+
+    reports: tuple[ContainerReport, ...]
+
+
+class AskContainers(Body, frozen=True, kw_only=True):
+    """Question which containers of mine are attached, by what a quorum knows (any node)."""
+
+
+class ContainersAre(Body, frozen=True, kw_only=True):
+    """These; in answer to an attachment, that one, with its addresses."""
+
+    containers: tuple[AttachedContainer, ...]
 
 
 class Forward(Body, frozen=True, kw_only=True):
@@ -151,10 +182,14 @@ class Failed(Body, frozen=True, kw_only=True):
     leader: str = ""
 
 
+#: What any node may ask for its plain containers.
+OfContainers = AskAttach | AskDetach | TellContainers | AskContainers
+
 Request = (
     AskCa
     | AskJoin
     | AskRenew
+    | OfContainers
     | Forward
     | AskReadIndex
     | AskAddresses
@@ -162,7 +197,18 @@ Request = (
     | RemoveMember
     | AskCheck
 )
-Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | AddressesAre | Checked | Done | Failed
+Answer = (
+    CaIs
+    | Joined
+    | Renewed
+    | ContainersAre
+    | Committed
+    | ReadIndexIs
+    | AddressesAre
+    | Checked
+    | Done
+    | Failed
+)
 
 
 class NumberedRequest(msgspec.Struct, frozen=True, array_like=True):

@@ -1,8 +1,9 @@
 """Who has which address of a network: an account that cannot leak, kept by the tables' writes.
 
-An address belongs to a service (its virtual address), or to a task from its placement until it has
-ended. Given back, it rests, and addresses are handed out in a ring: the next one is the one
-that was free for longest, or nearly so. No clock here: time is that of the log's entries.
+An address belongs to a service (its virtual address), to a task from its placement until it has
+ended, or to a plain container while it is attached. Given back, it rests, and addresses are handed
+out in a ring: the next one is the one that was free for longest, or nearly so. Only who asks for one
+address gets it while it rests, or beside the pool. No clock here: time is that of the log's entries.
 """
 
 import ipaddress
@@ -33,8 +34,8 @@ class Pool:
         self._base = int(network.network_address)
         self._first = max(int(part.network_address) - self._base, 1)
         self._last = min(int(part.broadcast_address) - self._base, network.num_addresses - 2)
-        offsets = {int(ipaddress.IPv4Address(a)) - self._base for a in reserved if a}
-        self._reserved = {o for o in offsets if self._first <= o <= self._last}
+        self._hosts = network.num_addresses - 2
+        self._reserved = {int(ipaddress.IPv4Address(a)) - self._base for a in reserved if a}
         self._owners: dict[int, str] = {}
         self._resting: dict[int, Instant] = {}  # in the order of their release
         self._cursor = self._first
@@ -47,8 +48,8 @@ class Pool:
     def free(self, now: Instant) -> int:
         """How many addresses could be given now. Changes nothing: a leader's loops ask it."""
         resting = {offset for offset, since in self._resting.items() if _rests(since, now)}
-        taken = len(self._owners.keys() | resting | self._reserved)
-        return max(0, self._last - self._first + 1 - taken)
+        taken = self._owners.keys() | resting | self._reserved
+        return self._last - self._first + 1 - sum(self._first <= o <= self._last for o in taken)
 
     def take(self, owner: str, now: Instant) -> str:
         """Give the next free address to ``owner``; "" when there is none."""
@@ -61,6 +62,15 @@ class Pool:
                 self._cursor = offset + 1
                 return self._text(offset)
         return ""
+
+    def has(self, address: str) -> bool:
+        """Whether an address is of the subnet, and nobody's by definition (a gateway's)."""
+        offset = self._offset(address)
+        return 1 <= offset <= self._hosts and offset not in self._reserved
+
+    def owner(self, address: str) -> str:
+        """Who has an address, or ""."""
+        return self._owners.get(self._offset(address), "")
 
     def hold(self, owner: str, address: str) -> None:
         """Note that ``owner`` has an address."""

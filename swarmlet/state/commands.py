@@ -13,6 +13,7 @@ import msgspec
 from swarmlet.clock import Instant
 from swarmlet.errors import Damaged
 from swarmlet.model.objects import (
+    AttachedContainer,
     Cluster,
     Network,
     Node,
@@ -27,8 +28,9 @@ from swarmlet.model.specs import Role
 
 #: Version of the commands' form and meaning. A new optional field does not change it; anything
 #: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written;
-#: tasks carry when they came up and ended, a begun update is a new spec version.
-FORMAT: Final = 2
+#: tasks carry when they came up and ended, a begun update is a new spec version. 3: plain
+#: containers are attached.
+FORMAT: Final = 3
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True, omit_defaults=True):
@@ -172,6 +174,46 @@ class DeleteTasks(Command, frozen=True, kw_only=True, gc=False):
     ids: tuple[str, ...]
 
 
+class AttachContainer(Command, frozen=True, kw_only=True, gc=False):
+    """Give a plain container places in attachable networks, beside those that it has.
+
+    An attachment may name its address. A command that is repeated changes nothing; one that comes
+    too late leaves a container that its node does not have: nodes look for those, and detach them.
+    """
+
+    container: AttachedContainer
+
+
+class DetachContainers(Command, frozen=True, kw_only=True, gc=False):
+    """Take containers of a node out of one network, or of all ("").
+
+    One that is left without a network is forgotten; one of another node is skipped.
+    """
+
+    node_id: str
+    ids: tuple[str, ...]
+    network_id: str = ""
+
+
+class ContainerReport(msgspec.Struct, frozen=True, gc=False):
+    """What a node's engine shows of an attached container."""
+
+    id: str
+    container_id: str
+    name: str
+    running: bool
+
+
+class ReportContainers(Command, frozen=True, kw_only=True, gc=False):
+    """Observations from one node; one about a container of another node is skipped.
+
+    A late one is put right by the node, which compares what it said with what it is told.
+    """
+
+    node_id: str
+    reports: tuple[ContainerReport, ...]
+
+
 AnyCommand = (
     PutCluster
     | PutNode
@@ -186,6 +228,9 @@ AnyCommand = (
     | ChangeTasks
     | ReportTasks
     | DeleteTasks
+    | AttachContainer
+    | DetachContainers
+    | ReportContainers
 )
 
 

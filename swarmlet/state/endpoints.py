@@ -91,12 +91,14 @@ def network_in_use(store: Store, network_id: str) -> Refusal | None:
     if network is None:
         return Refusal(NotFound.code, f"network {network_id} not found")
     services = sorted(service.spec.name for service in store.services_in(network_id))
-    tasks = sorted(
-        task.name
-        for owner in store.address_owners(network_id).values()
-        if (task := store.task(owner)) is not None
+    owners = store.address_owners(network_id).values()
+    tasks = sorted(task.name for owner in owners if (task := store.task(owner)) is not None)
+    containers = sorted(
+        f"{container.name} on node {hostname(store, container.node_id)}"
+        for owner in owners
+        if (container := store.container(owner)) is not None
     )
-    for kind, users in (("service", services), ("task", tasks)):
+    for kind, users in (("service", services), ("task", tasks), ("container", containers)):
         if users:
             more = f" and {len(users) - 1} more" if len(users) > 1 else ""
             return Refusal(
@@ -105,6 +107,12 @@ def network_in_use(store: Store, network_id: str) -> Refusal | None:
                 f"network {network.spec.name} is in use by {kind} {users[0]}{more}",
             )
     return None
+
+
+def hostname(store: View, node_id: str) -> str:
+    """What a user calls a node."""
+    node = store.node(node_id)
+    return (node.hostname if node else "") or node_id
 
 
 # --- services -----------------------------------------------------------------------------------

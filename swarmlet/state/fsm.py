@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from swarmlet.clock import Instant
 from swarmlet.errors import AlreadyExists, NotFound, OutOfSequence
 from swarmlet.model.objects import Service, Stored, Task, TaskState, TaskStatus
-from swarmlet.state import endpoints
+from swarmlet.state import attaching, endpoints
 from swarmlet.state.commands import (
     AnyCommand,
+    AttachContainer,
     Batch,
     ChangeNodes,
     ChangeTasks,
@@ -25,6 +26,7 @@ from swarmlet.state.commands import (
     DeleteNode,
     DeleteService,
     DeleteTasks,
+    DetachContainers,
     NewTask,
     Outcome,
     PutCluster,
@@ -32,6 +34,7 @@ from swarmlet.state.commands import (
     PutNode,
     PutService,
     Refusal,
+    ReportContainers,
     ReportTasks,
     SetUpdateStatus,
     TaskChange,
@@ -101,6 +104,8 @@ def _delete_node(store: Store, command: DeleteNode, at: Instant) -> Outcome:
     for task in list(store.tasks_on_node(command.id)):
         if not task.status.state.ended:  # what ended before keeps its reason
             _set(store, task, at, status=_forward(task.status, gone))
+    for container in list(store.containers_on_node(command.id)):
+        store.delete_container(container.id)
     return None
 
 
@@ -264,6 +269,44 @@ def _delete_tasks(store: Store, command: DeleteTasks, at: Instant) -> Outcome:
     return None
 
 
+def _attach_container(store: Store, command: AttachContainer, at: Instant) -> Outcome:
+    new = command.container
+    old = store.container(new.id)
+    attachments = attaching.attach(store, new, old)
+    if isinstance(attachments, Refusal):
+        return attachments
+    if old is None or attachments != old.attachments:
+        fields = _stamped(store, new, old, at)
+        store.put_container(replace(old or new, attachments=attachments, **fields))
+    return None
+
+
+def _detach_containers(store: Store, command: DetachContainers, at: Instant) -> Outcome:
+    for ident in command.ids:
+        old = store.container(ident)
+        if old is None or old.node_id != command.node_id:
+            continue
+        kept = tuple(a for a in old.attachments if command.network_id not in {"", a.network_id})
+        if not kept:
+            store.delete_container(ident)
+        elif kept != old.attachments:
+            store.put_container(replace(old, attachments=kept, version=store.index, updated_at=at))
+    return None
+
+
+def _report_containers(store: Store, command: ReportContainers, at: Instant) -> Outcome:
+    for report in command.reports:
+        old = store.container(report.id)
+        if old is None or old.node_id != command.node_id:
+            continue
+        new = replace(
+            old, container_id=report.container_id, name=report.name, running=report.running
+        )
+        if new != old:
+            store.put_container(replace(new, version=store.index, updated_at=at))
+    return None
+
+
 def _forward(old: TaskStatus, new: TaskStatus) -> TaskStatus:
     """The later of two statuses: states only grow; in one state the newer report counts.
 
@@ -313,4 +356,7 @@ _HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]
     ChangeTasks: _change_tasks,
     ReportTasks: _report_tasks,
     DeleteTasks: _delete_tasks,
+    AttachContainer: _attach_container,
+    DetachContainers: _detach_containers,
+    ReportContainers: _report_containers,
 }

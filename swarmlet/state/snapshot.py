@@ -6,12 +6,13 @@ from typing import Final
 import msgspec
 
 from swarmlet.errors import Damaged
-from swarmlet.model.objects import Cluster, Network, Node, Service, Task
+from swarmlet.model.objects import AttachedContainer, Cluster, Network, Node, Service, Task
 from swarmlet.state.addresses import Rested
 from swarmlet.state.store import Store
 
-#: Version of the snapshot's form. 2 has networks, and who rests of their addresses.
-FORMAT: Final = 2
+#: Version of the snapshot's form. 2 has networks, and who rests of their addresses; 3 has attached
+#: containers.
+FORMAT: Final = 3
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -25,6 +26,7 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     tasks: list[Task]
     networks: list[Network] = msgspec.field(default_factory=list[Network])
     rested: list[Rested] = msgspec.field(default_factory=list[Rested])
+    containers: list[AttachedContainer] = msgspec.field(default_factory=list[AttachedContainer])
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
@@ -32,7 +34,9 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 
 def freeze(store: Store) -> Callable[[], bytes]:
     """Copy the tables (objects are immutable); the result encodes them, in any thread."""
-    snapshot = Snapshot(FORMAT, store.index, store.cluster, *store.tables(), store.rested())
+    snapshot = Snapshot(
+        FORMAT, store.index, store.cluster, *store.tables(), store.rested(), store.attached()
+    )
     return lambda: msgspec.msgpack.encode(snapshot)
 
 
@@ -59,4 +63,6 @@ def thaw(data: bytes) -> Store:
         store.put_service(service)
     for task in snapshot.tasks:
         store.put_task(task)
+    for container in snapshot.containers:
+        store.put_container(container)
     return store

@@ -11,7 +11,15 @@ from typing import Final, Protocol, TypeVar
 
 from swarmlet.clock import Instant
 from swarmlet.model.forwarding import Attachment
-from swarmlet.model.objects import Cluster, Network, Node, Service, Task, TaskState
+from swarmlet.model.objects import (
+    AttachedContainer,
+    Cluster,
+    Network,
+    Node,
+    Service,
+    Task,
+    TaskState,
+)
 from swarmlet.model.specs import PortConfig
 from swarmlet.state.addresses import Pool, Rested
 
@@ -80,11 +88,19 @@ class View(Protocol):
         ...
 
     def address_owners(self, network_id: str) -> dict[str, str]:
-        """Who has which address of a network: identifiers of services and tasks."""
+        """Who has which address of a network: identifiers of services, tasks and containers."""
         ...
 
     def free_addresses(self, network_id: str, now: Instant) -> int:
         """How many addresses of a network could be given now."""
+        ...
+
+    def container(self, ident: str) -> AttachedContainer | None:
+        """The attached container of that identifier."""
+        ...
+
+    def containers_on_node(self, node_id: str) -> Iterable[AttachedContainer]:
+        """The attached containers of a node."""
         ...
 
     def publisher(self, key: PortKey) -> Service | None:
@@ -123,10 +139,11 @@ class View(Protocol):
 class Change:
     """What one applied entry touched: identifiers, by table. Watchers accumulate these."""
 
-    __slots__ = ("cluster", "networks", "nodes", "services", "tasks")
+    __slots__ = ("cluster", "containers", "networks", "nodes", "services", "tasks")
 
     def __init__(self) -> None:
         self.cluster = False
+        self.containers: set[str] = set()
         self.networks: set[str] = set()
         self.nodes: set[str] = set()
         self.services: set[str] = set()
@@ -135,13 +152,14 @@ class Change:
     def merge(self, other: "Change") -> None:
         """Add what another entry touched."""
         self.cluster |= other.cluster
+        self.containers |= other.containers
         self.networks |= other.networks
         self.nodes |= other.nodes
         self.services |= other.services
         self.tasks |= other.tasks
 
     def __bool__(self) -> bool:
-        return bool(self.cluster or self.networks or self.nodes or self.services or self.tasks)
+        return any(getattr(self, table) for table in self.__slots__)
 
 
 def everything(view: View) -> Change:
@@ -149,7 +167,9 @@ def everything(view: View) -> Change:
     change = Change()
     change.cluster = True
     change.networks.update(network.id for network in view.networks())
-    change.nodes.update(node.id for node in view.nodes())
+    for node in view.nodes():
+        change.nodes.add(node.id)
+        change.containers.update(one.id for one in view.containers_on_node(node.id))
     change.services.update(service.id for service in view.services())
     change.tasks.update((task.id, task) for task in view.tasks())
     return change
@@ -168,6 +188,8 @@ class Store:
         self._pools: dict[str, Pool] = {}
         self._members: dict[str, dict[str, Service]] = {}
         self._published: dict[PortKey, str] = {}
+        self._containers: dict[str, AttachedContainer] = {}
+        self._containers_by_node: dict[str, dict[str, AttachedContainer]] = {}
         self._nodes: dict[str, Node] = {}
         self._services: dict[str, Service] = {}
         self._tasks: dict[str, Task] = {}
@@ -231,6 +253,14 @@ class Store:
         """See :class:`View`."""
         pool = self._pools.get(network_id)
         return 0 if pool is None else pool.free(now)
+
+    def container(self, ident: str) -> AttachedContainer | None:
+        """See :class:`View`."""
+        return self._containers.get(ident)
+
+    def containers_on_node(self, node_id: str) -> Iterable[AttachedContainer]:
+        """See :class:`View`."""
+        return self._containers_by_node.get(node_id, {}).values()
 
     def publisher(self, key: PortKey) -> Service | None:
         """See :class:`View`."""
@@ -299,6 +329,16 @@ class Store:
         """Give an address of a network to a service or task; "" when there is none."""
         pool = self._pools.get(network_id)
         return "" if pool is None else pool.take(owner, self.at)
+
+    def is_given(self, network_id: str, address: str) -> bool:
+        """Whether an address is one that somebody can have there, taken or not."""
+        pool = self._pools.get(network_id)
+        return pool is not None and pool.has(address)
+
+    def address_owner(self, network_id: str, address: str) -> str:
+        """Who has an address of a network; "" while nobody has."""
+        pool = self._pools.get(network_id)
+        return "" if pool is None else pool.owner(address)
 
     def give_back(self, owner: str, attachments: Iterable[Attachment]) -> None:
         """Take back the addresses that ``owner`` has there."""
@@ -384,6 +424,24 @@ class Store:
             self.give_back(task_id, old.attachments)
         self.change.tasks[task_id] = old
 
+    def put_container(self, container: AttachedContainer) -> None:
+        """Insert or replace an attached container; it stays on its node."""
+        old = self._containers.get(container.id)
+        if old is not None:
+            kept = {a.address for a in container.attachments}
+            self.give_back(old.id, (a for a in old.attachments if a.address not in kept))
+        self._hold(container.id, container.attachments)
+        self._containers[container.id] = container
+        self._containers_by_node.setdefault(container.node_id, {})[container.id] = container
+        self.change.containers.add(container.id)
+
+    def delete_container(self, ident: str) -> None:
+        """Forget an attached container."""
+        old = self._containers.pop(ident)
+        self.give_back(ident, old.attachments)
+        _discard(self._containers_by_node, old.node_id, ident)
+        self.change.containers.add(ident)
+
     def take_change(self) -> Change:
         """What was touched since the last call."""
         change, self.change = self.change, Change()
@@ -395,6 +453,10 @@ class Store:
         _discard(self._by_node, task.node_id, task.id)
         _discard(self._wanted, task.service_id, task.id)
         self._unassigned.pop(task.id, None)
+
+    def attached(self) -> list[AttachedContainer]:
+        """All attached containers, in the snapshot's order."""
+        return [self._containers[k] for k in sorted(self._containers)]
 
     def tables(self) -> tuple[list[Node], list[Service], list[Task], list[Network]]:
         """Shallow copies of the tables, in a fixed order (the snapshot's)."""

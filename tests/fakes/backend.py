@@ -252,6 +252,28 @@ class FakeBackend:
             raise FailedPrecondition(wording.NODE_IS_UP.format(id=node_id))
         await self.propose(DeleteNode(id=node_id, expect=node.version))
 
+    def overlays(self) -> dict[str, NetworkRecord]:
+        return {n.id: forwarding.network(n) for n in self.store.networks()}
+
+    @asynccontextmanager
+    async def attaching(
+        self, container: AttachedContainer, nameservers: tuple[str, ...] = ()
+    ) -> AsyncIterator[list[Endpoint]]:
+        self.nameservers[container.id] = nameservers
+        self.apply(AttachContainer(container=container))
+        given = {a.network_id: a.address for a in self.store.container(container.id).attachments}
+        networks = [self.store.network(a.network_id) for a in container.attachments]
+        try:
+            yield [Endpoint(f"copy-of-{n.spec.name}", given[n.id], n.gateway) for n in networks]
+        except EngineError:
+            for attachment in container.attachments:
+                await self.detach(container.id, attachment.network_id)
+            raise
+
+    async def detach(self, ident: str, network_id: str) -> None:
+        node_id = self._local.node_id
+        self.apply(DetachContainers(node_id=node_id, ids=(ident,), network_id=network_id))
+
     def network_plan(self) -> NetworkPlan:
         if self._local.state == "inactive":
             raise Unavailable(wording.NOT_IN_SWARM)
