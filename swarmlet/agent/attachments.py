@@ -13,13 +13,14 @@ from typing import Final, NoReturn, Protocol
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet.agent.backoff import Backoff
-from swarmlet.agent.counterparts import Differences, Intruder, differences
+from swarmlet.agent.counterparts import Differences, Intruder, differences, identify
 from swarmlet.clock import Rng, Seconds
 from swarmlet.engine import attached
 from swarmlet.engine.attached import ATTACHED_LABEL, Found
-from swarmlet.engine.client import Engine
+from swarmlet.engine.client import Engine, Event
 from swarmlet.engine.convert import TASK_LABEL
 from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
 from swarmlet.errors import EngineError, EngineUnavailable, NotFound, SwarmletError, Unavailable
@@ -95,6 +96,7 @@ class Attachments:
         self._busy: dict[str, int] = {}
         self._touched: set[str] = set()  # were busy since the last look began
         self._known: dict[str, TaskRecord] = {}
+        self._stale: set[str] = set()  # containers that the engine told of since the last look
         self._wake = trio.Event()
         self._comparing = False
         self._compared = trio.Event()
@@ -137,15 +139,19 @@ class Attachments:
                     self._look()  # at what happened meanwhile
                     retry.reset()
                     async for event in events:
-                        labels = event.attributes
-                        short = attached.ident(labels, event.container_id)
-                        if TASK_LABEL not in labels and (
-                            ATTACHED_LABEL in labels or short in self._known
-                        ):
+                        if self._concerns(event):
+                            self._stale.add(event.container_id)
                             self._look()
             except (EngineUnavailable, EngineError, NotFound) as exc:
                 log.debug("engine-events-broken", reason=exc.message)
             await retry.wait()
+
+    def _concerns(self, event: Event) -> bool:
+        """Whether an event is about a container that is attached, or says of itself that it is."""
+        if TASK_LABEL in event.attributes:
+            return False
+        ident = self.identify(event.attributes, event.container_id)
+        return ATTACHED_LABEL in event.attributes or ident in self._known
 
     async def _follow_changes(self) -> NoReturn:
         retry = Backoff(self._rng)
@@ -168,6 +174,10 @@ class Attachments:
                 self._compared = trio.Event()
             if self._wake.is_set():
                 await retry.wait()
+
+    def identify(self, labels: Mapping[str, str], container_id: str) -> str:
+        """The identifier in the cluster of a container of this engine."""
+        return identify(self._attached(), labels.get(ATTACHED_LABEL, ""), container_id)
 
     # --- attaching ------------------------------------------------------------------------------
 
@@ -254,20 +264,33 @@ class Attachments:
         networks = await self._engine.networks(label=NETWORK_LABEL)
         copies = {str(n["Name"]): str(n["Labels"][NETWORK_LABEL]) for n in networks}
         found = await self._found()
-        self._networks.know_nameservers({one.ident: one.nameservers for one in found})
-        busy = self._touched | self._busy.keys()
-        known = differences(self._attached(), found, copies, busy=busy)
+        here = self._attached()
+        self._networks.know_nameservers(
+            {identify(here, one.label, one.container_id): one.nameservers for one in found}
+        )
+        known = differences(here, found, copies, busy=self._touched | self._busy.keys())
         if known.intruders:
             sure = await self._by_quorum()
-            busy = self._touched | self._busy.keys()
-            again = differences(sure, found, copies, busy=busy)
+            again = differences(sure, found, copies, busy=self._touched | self._busy.keys())
             for intruder in again.intruders:
                 await self._expel(intruder)
         await self._tell(known)
 
     async def _found(self) -> list[Found]:
+        """The engine's plain containers.
+
+        It tells of an end before its list shows it; who inspects a container waits for that.
+        """
+        stale, self._stale = self._stale, set()
         listed = await self._engine.containers()
-        return [one for entry in listed if (one := attached.found(entry)) is not None]
+        found = [one for entry in listed if (one := attached.found(entry)) is not None]
+        return [await self._inspected(one) if one.container_id in stale else one for one in found]
+
+    async def _inspected(self, one: Found) -> Found:
+        try:
+            return attached.inspected(one, await self._engine.inspect(one.container_id))
+        except NotFound:
+            return replace(one, running=False)  # the engine will tell that it is gone
 
     async def _by_quorum(self) -> dict[str, TaskRecord]:
         """This node's attached containers: what was said last may be an old leader's word."""

@@ -4,12 +4,16 @@ The engine is right about what there is, the cluster about who has which address
 """
 
 from collections.abc import Container, Iterable, Mapping
+from typing import Final
 
 import msgspec
 
 from swarmlet.engine.attached import Found
 from swarmlet.model.forwarding import TaskRecord
 from swarmlet.state.commands import ContainerReport
+
+#: Characters of an identifier in the cluster. Those of an engine's longer one are as random.
+_IDENT: Final = 25
 
 
 class Intruder(msgspec.Struct, frozen=True):
@@ -51,10 +55,11 @@ def differences(
     news: list[ContainerReport] = []
     intruders: list[Intruder] = []
     for one in found:
-        gone.discard(one.ident)
-        if one.ident in busy:
+        ident = identify(attached, one.label, one.container_id)
+        gone.discard(ident)
+        if ident in busy:
             continue
-        record = attached.get(one.ident)
+        record = attached.get(ident)
         wanted = {a.network_id: a.address for a in record.attachments} if record else {}
         for name, address in one.places.items():
             if name in networks and (not address or wanted.get(networks[name]) != address):
@@ -62,13 +67,24 @@ def differences(
         if record is None:
             continue
         has = {networks[name] for name in one.places if name in networks}
-        left += [(one.ident, network_id) for network_id in wanted if network_id not in has]
-        report = ContainerReport(one.ident, one.container_id, one.name, one.running)
+        left += [(ident, network_id) for network_id in wanted if network_id not in has]
+        report = ContainerReport(ident, one.container_id, one.name, one.running)
         if report != _known(record):
             news.append(report)
     return Differences(
         gone=tuple(sorted(gone)), left=tuple(left), news=tuple(news), intruders=tuple(intruders)
     )
+
+
+def identify(attached: Mapping[str, TaskRecord], label: str, container_id: str) -> str:
+    """The identifier in the cluster of an engine's container.
+
+    A label does not prove it: an image that was committed of a container passes its labels on.
+    """
+    record = attached.get(label)
+    if label and (record is None or record.container_id in {"", container_id}):
+        return label
+    return container_id[:_IDENT]
 
 
 def _known(record: TaskRecord) -> ContainerReport:

@@ -159,6 +159,10 @@ class Backend(Protocol):
         """
         ...
 
+    def identify(self, labels: Mapping[str, str], container_id: str) -> str:
+        """The identifier in the cluster of a container of this node's engine."""
+        ...
+
     async def detach(self, ident: str, network_id: str) -> None:
         """Note that a container of this node has left a network; one that was not in it is fine."""
         ...

@@ -96,7 +96,7 @@ async def connect(call: Call) -> Answer | None:
     place = attached.asked(record.name, config)
     hostname = str(seen["Config"].get("Hostname") or "")
     container = AttachedContainer(
-        id=attached.ident(labels, seen["Id"]),
+        id=call.backend.identify(labels, seen["Id"]),
         node_id=call.backend.local().node_id,
         name=name,
         container_id=seen["Id"],
@@ -125,7 +125,7 @@ async def disconnect(call: Call) -> Answer | None:
     network = quote(record.name, safe="")
     changed = attached.replaced(body, Container=seen["Id"])
     await _ask(call, "POST", f"/networks/{network}/disconnect", changed)
-    await call.backend.detach(attached.ident(labels, seen["Id"]), record.id)
+    await call.backend.detach(call.backend.identify(labels, seen["Id"]), record.id)
     return Answer()
 
 

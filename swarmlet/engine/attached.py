@@ -1,13 +1,14 @@
 """Plain containers in the cluster's networks, as an engine is asked for them and shows them: pure.
 
 A container that is created in such a network carries a label that says which of the cluster's
-objects it is; one that was connected later is told by its own identifier.
+objects it is. One that was connected later has none, and is told by its own identifier.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
 
 from swarmlet.engine.convert import TASK_LABEL
 from swarmlet.engine.networks import Endpoint
@@ -20,8 +21,8 @@ ATTACHED_LABEL: Final = "swarmlet.attached"
 #: The name servers that a user gave; the container itself asks the node's resolver.
 DNS_LABEL: Final = "swarmlet.dns"
 
-#: Characters of an identifier in the cluster. Those of an engine's longer one are as random.
-_IDENT: Final = 25
+#: States of a container whose processes are there.
+_RUNS: Final = frozenset({"running", "paused"})
 
 #: Networks that every engine has, and words that name none (``NetworkMode``).
 _MODES: Final = frozenset({"", "default", "bridge", "host", "none", "nat"})
@@ -30,7 +31,7 @@ _MODES: Final = frozenset({"", "default", "bridge", "host", "none", "nat"})
 class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A container that an engine has. ``places`` are its addresses by the name of the network."""
 
-    ident: str
+    label: str = ""
     container_id: str
     name: str
     running: bool = False
@@ -56,18 +57,22 @@ def found(listed: Mapping[str, Json]) -> Found | None:
         return None
     networks = (listed.get("NetworkSettings") or {}).get("Networks") or {}
     return Found(
-        ident=ident(labels, listed["Id"]),
+        label=labels.get(ATTACHED_LABEL, ""),
         container_id=listed["Id"],
         name=next(iter(listed.get("Names") or ["/"])).removeprefix("/"),
-        running=listed.get("State") in ("running", "paused"),
+        running=listed.get("State") in _RUNS,
         places={name: _address(place or {}) for name, place in networks.items()},
         nameservers=nameservers(labels),
     )
 
 
-def ident(labels: Mapping[str, str], container_id: str) -> str:
-    """The identifier in the cluster of an engine's container."""
-    return labels.get(ATTACHED_LABEL) or container_id[:_IDENT]
+def inspected(one: Found, seen: Mapping[str, Json]) -> Found:
+    """What ``GET /containers/ID/json`` knows better than a list: whether it runs, and its name."""
+    return replace(
+        one,
+        name=str(seen["Name"]).removeprefix("/"),
+        running=(seen.get("State") or {}).get("Status") in _RUNS,
+    )
 
 
 def nameservers(labels: Mapping[str, str]) -> tuple[str, ...]:

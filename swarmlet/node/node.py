@@ -286,6 +286,10 @@ class Node:
         """Get a plain container places in networks, while the engine is asked to put it there."""
         return self._member().attachments.attaching(container, nameservers)
 
+    def identify(self, labels: Mapping[str, str], container_id: str) -> str:
+        """The identifier in the cluster of a container of this node's engine."""
+        return self._member().attachments.identify(labels, container_id)
+
     async def detach(self, ident: str, network_id: str) -> None:
         """Note that a plain container has left a network."""
         await self._member().attachments.left(ident, network_id)

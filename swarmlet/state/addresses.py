@@ -2,8 +2,9 @@
 
 An address belongs to a service (its virtual address), to a task from its placement until it has
 ended, or to a plain container while it is attached. Given back, it rests, and addresses are handed
-out in a ring: the next one is the one that was free for longest, or nearly so. Only who asks for one
-address gets it while it rests, or beside the pool. No clock here: time is that of the log's entries.
+out in a ring: the next one is the one that was free for longest, or nearly so. Only a container
+that asks for one address gets it while it rests, or beside the pool. No clock here: time is that of
+the log's entries.
 """
 
 import ipaddress

@@ -1,4 +1,4 @@
-"""Places of plain containers in attachable networks, given by the state machine as all addresses."""
+"""Places of plain containers in attachable networks, given by the state machine."""
 
 import ipaddress
 from collections import Counter
@@ -62,18 +62,17 @@ def _refusal(store: Store, wanted: Attachment, has: Attachment | None) -> Refusa
     if network is None:
         return Refusal(NotFound.code, f"network {wanted.network_id} not found")
     name = network.spec.name
-    if has is not None:
-        if wanted.address in {"", has.address}:
-            return None
+    if has is not None and wanted.address not in {"", has.address}:
         text = f"it is in network {name} already, as {has.address}"
         return Refusal(FailedPrecondition.code, text)
+    if has is not None:
+        return None
     if not network.spec.attachable or network.spec.ingress:
         return Refusal(NotAllowed.code, f"network {name} not manually attachable")
     if wanted.address:
         return _taken(store, network, wanted.address)
-    if not store.free_addresses(network.id, store.at):
-        return Refusal(FailedPrecondition.code, _full(store, network))
-    return None
+    full = not store.free_addresses(network.id, store.at)
+    return Refusal(FailedPrecondition.code, _full(store, network)) if full else None
 
 
 def _taken(store: Store, network: Network, address: str) -> Refusal | None:

@@ -1,6 +1,7 @@
 """A daemon behind the API: the real state machine and store, without Raft, agents or disks."""
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -14,11 +15,16 @@ from swarmlet.api.backend import (
     NetworkPlan,
 )
 from swarmlet.clock import SECOND, Instant
+from swarmlet.control import forwarding
+from swarmlet.engine.attached import ATTACHED_LABEL
+from swarmlet.engine.networks import Endpoint
 from swarmlet.errors import (
     AlreadyExists,
+    EngineError,
     FailedPrecondition,
     InvalidInput,
     NoQuorum,
+    NotAllowed,
     NotASwarmManager,
     NotFound,
     OutOfSequence,
@@ -26,9 +32,11 @@ from swarmlet.errors import (
     Unavailable,
 )
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.forwarding import NetworkRecord
 from swarmlet.model.ids import new_id
 from swarmlet.model.networks import INGRESS, NetworkSpec
 from swarmlet.model.objects import (
+    AttachedContainer,
     Cluster,
     ContainerStatus,
     JoinTokens,
@@ -49,11 +57,13 @@ from swarmlet.state import fsm
 from swarmlet.state.commands import (
     FORMAT,
     AnyCommand,
+    AttachContainer,
     Batch,
     ChangeTasks,
     CreateTasks,
     DeleteNode,
     DeleteTasks,
+    DetachContainers,
     NewTask,
     PutCluster,
     PutNetwork,
@@ -69,7 +79,7 @@ from swarmlet.state.store import Store
 START = Instant(1_763_814_522_422_455_520)
 
 _ERRORS: dict[str, type[SwarmletError]] = {
-    cls.code: cls for cls in (AlreadyExists, NotFound, FailedPrecondition, InvalidInput)
+    cls.code: cls for cls in (AlreadyExists, NotFound, FailedPrecondition, InvalidInput, NotAllowed)
 }
 
 
@@ -90,6 +100,8 @@ class FakeBackend:
         self.rotated: list[tuple[bool, bool]] = []
         self.check = NodeCheck(mtu=1450)
         self.checked: list[tuple[str, bool]] = []
+        #: What containers ask for names that are not the cluster's, by identifier.
+        self.nameservers: dict[str, tuple[str, ...]] = {}
         self._local = LocalState(state="inactive")
         self._rng = Random(1)
         self._time = START
@@ -261,14 +273,19 @@ class FakeBackend:
     ) -> AsyncIterator[list[Endpoint]]:
         self.nameservers[container.id] = nameservers
         self.apply(AttachContainer(container=container))
-        given = {a.network_id: a.address for a in self.store.container(container.id).attachments}
-        networks = [self.store.network(a.network_id) for a in container.attachments]
+        found = self.store.container(container.id)
+        assert found is not None
+        given = {a.network_id: a.address for a in found.attachments}
+        networks = [n for a in container.attachments if (n := self.store.network(a.network_id))]
         try:
             yield [Endpoint(f"copy-of-{n.spec.name}", given[n.id], n.gateway) for n in networks]
         except EngineError:
             for attachment in container.attachments:
                 await self.detach(container.id, attachment.network_id)
             raise
+
+    def identify(self, labels: Mapping[str, str], container_id: str) -> str:
+        return labels.get(ATTACHED_LABEL) or container_id[:25]
 
     async def detach(self, ident: str, network_id: str) -> None:
         node_id = self._local.node_id
