@@ -86,10 +86,12 @@ def a_node(
     )
 
 
-def a_network(name: str = "net", *, subnet: str = "", ip_range: str = "") -> Network:
+def a_network(
+    name: str = "net", *, subnet: str = "", ip_range: str = "", attachable: bool = False
+) -> Network:
     """A network; its identifier is its name with ``id-`` before it."""
     asked = Ipam(config=(IpamConfig(subnet=subnet, ip_range=ip_range),)) if subnet else None
-    spec = NetworkSpec(name=name, ipam=asked, ingress=name == "ingress")
+    spec = NetworkSpec(name=name, ipam=asked, ingress=name == "ingress", attachable=attachable)
     return Network(id=f"id-{name}", spec=spec)
 
 

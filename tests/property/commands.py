@@ -5,7 +5,9 @@ from typing import TypeVar
 import msgspec
 from hypothesis import strategies as st
 from swarmlet.clock import SECOND, Instant
+from swarmlet.model.forwarding import Attachment
 from swarmlet.model.objects import (
+    AttachedContainer,
     Cluster,
     JoinTokens,
     NodeState,
@@ -28,19 +30,23 @@ from swarmlet.model.specs import (
 )
 from swarmlet.state.commands import (
     AnyCommand,
+    AttachContainer,
     ChangeNodes,
     ChangeTasks,
+    ContainerReport,
     CreateTasks,
     DeleteNetwork,
     DeleteNode,
     DeleteService,
     DeleteTasks,
+    DetachContainers,
     NewTask,
     NodeChange,
     PutCluster,
     PutNetwork,
     PutNode,
     PutService,
+    ReportContainers,
     ReportTasks,
     SetUpdateStatus,
     TaskChange,
@@ -95,8 +101,8 @@ ports = st.sampled_from(
 #: Networks so small that they are full now and then.
 networks = st.sampled_from(
     [
-        a_network("a", subnet="10.9.0.0/29"),
-        a_network("b", subnet="10.9.1.0/24", ip_range="10.9.1.64/30"),
+        a_network("a", subnet="10.9.0.0/29", attachable=True),
+        a_network("b", subnet="10.9.1.0/24", ip_range="10.9.1.64/30", attachable=True),
         a_network("c", subnet="10.9.0.0/28"),
         a_network("d"),
         a_network("ingress"),
@@ -180,6 +186,28 @@ node_changes = st.builds(
     role=st.none() | st.sampled_from(Role),
     manager_addr=st.none() | st.just("10.0.0.1:2377"),
 )
+places = st.builds(
+    Attachment,
+    network_id=st.sampled_from(["id-a", "id-a", "id-b", "id-c", "id-none"]),
+    address=st.sampled_from(["", "", "", "10.9.0.3", "10.9.1.65", "10.9.1.9", "10.9.1.1", "x"]),
+    aliases=st.sampled_from([(), ("db",)]),
+)
+#: Identifiers of their own, and one that a task may have.
+container_ids = st.sampled_from(["c0", "c1", "c2", "t0"])
+containers = st.builds(
+    AttachedContainer,
+    id=container_ids,
+    node_id=node_ids,
+    name=st.sampled_from(["box", "app"]),
+    attachments=st.lists(places, min_size=1, max_size=3).map(tuple),
+)
+container_reports = st.builds(
+    ContainerReport,
+    id=container_ids,
+    container_id=st.just("abc"),
+    name=st.sampled_from(["box", "new"]),
+    running=st.booleans(),
+)
 
 
 def _some(items: st.SearchStrategy[_T]) -> st.SearchStrategy[tuple[_T, ...]]:
@@ -219,6 +247,15 @@ commands: st.SearchStrategy[AnyCommand] = st.one_of(
     st.builds(PutNetwork, network=networks),
     st.builds(DeleteNetwork, id=networks.map(lambda network: network.id)),
     st.builds(DeleteTasks, ids=_some(task_ids)),
+    st.builds(AttachContainer, container=containers),
+    st.builds(AttachContainer, container=containers),
+    st.builds(
+        DetachContainers,
+        node_id=node_ids,
+        ids=_some(container_ids),
+        network_id=st.sampled_from(["", "id-a", "id-b"]),
+    ),
+    st.builds(ReportContainers, node_id=node_ids, reports=_some(container_reports)),
 )
 
 #: A log: each entry is a time and some commands.

@@ -381,11 +381,11 @@ def test_a_damaged_command_stops_the_member(data: bytes) -> None:
 
 
 def test_a_newer_format_stops_the_member() -> None:
-    newer = log.encode((), START).replace(b"\x93\x02", b"\x93\x03", 1)
-    with pytest.raises(Damaged, match="format 3"):
+    newer = log.encode((), START).replace(b"\x93\x03", b"\x93\x04", 1)
+    with pytest.raises(Damaged, match="format 4"):
         log.decode(newer)
-    state = snapshot.freeze(World().store)().replace(b"\x98\x02", b"\x98\x03", 1)
-    with pytest.raises(Damaged, match="format 3"):
+    state = snapshot.freeze(World().store)().replace(b"\x99\x03", b"\x99\x04", 1)
+    with pytest.raises(Damaged, match="format 4"):
         snapshot.thaw(state)
     with pytest.raises(Damaged, match="cannot be read"):
         snapshot.thaw(b"\x00")
