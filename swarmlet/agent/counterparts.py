@@ -81,10 +81,10 @@ def identify(attached: Mapping[str, TaskRecord], label: str, container_id: str) 
 
     A label does not prove it: an image that was committed of a container passes its labels on.
     """
-    record = attached.get(label)
-    if label and (record is None or record.container_id in {"", container_id}):
-        return label
-    return container_id[:_IDENT]
+    own, record = container_id[:_IDENT], attached.get(label)
+    if not label or own in attached:
+        return own
+    return label if record is None or record.container_id in {"", container_id} else own
 
 
 def _known(record: TaskRecord) -> ContainerReport:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -32,7 +33,7 @@ def cluster(hosts: Cluster) -> Iterator[Cluster]:
         if found:
             hosts.docker(host, "rm", "-f", *found)
     for network in ("ov", "ov2"):
-        eventually(lambda name=network: removed(hosts, name), f"network {network} is removed")
+        eventually(partial(removed, hosts, network), f"network {network} is removed")
 
 
 def removed(cluster: Cluster, network: str) -> bool:
@@ -67,6 +68,19 @@ def finds(cluster: Cluster, host: str, asker: str, name: str) -> str:
     return found[0] if found else ""
 
 
+def wait_known(cluster: Cluster, host: str, asker: str, name: str, place: str) -> None:
+    """Wait until a container is told this address; "" that there is none."""
+    eventually(
+        lambda: finds(cluster, host, asker, name) == place, f"on {host} {name} is {place or None}"
+    )
+
+
+def is_out(cluster: Cluster, host: str, name: str) -> bool:
+    """Whether a container is in no network."""
+    words = ("inspect", "-f", "{{json .NetworkSettings.Networks}}", name)
+    return cluster.engine(host, *words).stdout.strip() == "{}"
+
+
 def reaches(cluster: Cluster, host: str, asker: str, target: str) -> bool:
     words = ("exec", asker, "ping", "-c", "1", "-W", "2", target)
     return cluster.engine(host, *words, check=False).returncode == 0
@@ -85,12 +99,7 @@ def test_containers_on_any_node_reach_each_other_by_all_their_names(cluster: Clu
     for asker in HOSTS:
         for host in HOSTS:
             for name in (f"box-{host}", f"alias-{host}", f"host-{host}", ids[host]):
-                eventually(
-                    lambda a=asker, n=name, h=host: (
-                        finds(cluster, a, f"box-{a}", n) == addresses[h]
-                    ),
-                    f"{name} is known on {asker}",
-                )
+                wait_known(cluster, asker, f"box-{asker}", name, addresses[host])
             assert reaches(cluster, asker, f"box-{asker}", addresses[host])
     words = ("exec", "box-m2", "nslookup", addresses["w1"])
     assert "name = box-w1.ov" in cluster.engine("m2", *words).stdout
@@ -103,7 +112,7 @@ def test_tasks_and_containers_reach_each_other(cluster: Cluster) -> None:
     eventually(lambda: finds(cluster, "w1", "box", "web"), "the service is known")
     for task in cluster.containers("web"):
         eventually(
-            lambda t=task: reaches(cluster, t["Host"], t["Id"], "box"), "a task reaches the box"
+            partial(reaches, cluster, task["Host"], task["Id"], "box"), "a task reaches the box"
         )
         [place] = json.loads(cluster.engine(task["Host"], "inspect", task["Id"]).stdout)[0][
             "NetworkSettings"
@@ -118,18 +127,16 @@ def test_a_container_has_names_while_it_runs_and_its_address_while_it_is_there(
     run(cluster, "w1", "box")
     own = address(cluster, "w1", "box")
 
-    def told(name: str) -> str:
-        return finds(cluster, "m1", "box-asker", name)
-
-    eventually(lambda: told("box") == own, "it is known")
+    known = partial(wait_known, cluster, "m1", "box-asker")
+    known("box", own)
     cluster.docker("w1", "stop", "box")
-    eventually(lambda: not told("box"), "it is not known when it is stopped")
+    known("box", "")
     assert attached(cluster)["box"] == own
     cluster.docker("w1", "start", "box")
-    eventually(lambda: told("box") == own, "it is back")
+    known("box", own)
     cluster.docker("w1", "rename", "box", "box-new")
-    eventually(lambda: told("box-new") == own, "its new name is known")
-    assert not told("box")
+    known("box-new", own)
+    known("box", "")
     refused = cluster.docker("m1", "network", "rm", "ov", check=False)
     assert "network ov is in use by container box-asker on node m1 and 1 more" in refused.stderr
     cluster.docker("w1", "rm", "-f", "box-new")
@@ -189,10 +196,7 @@ def test_a_container_in_two_networks_has_its_places_in_both(cluster: Cluster) ->
         run(cluster, "m1", f"box-{network}", network=network)
         own = address(cluster, "w1", "box", network)
         assert attached(cluster, network=network)["box"] == own
-        eventually(
-            lambda n=network: finds(cluster, "m1", f"box-{n}", "box"), f"it is known in {network}"
-        )
-        assert finds(cluster, "m1", f"box-{network}", "box") == own
+        wait_known(cluster, "m1", f"box-{network}", "box", own)
         assert reaches(cluster, "m1", f"box-{network}", "box")
 
 
@@ -232,12 +236,7 @@ def test_what_happens_while_the_daemon_is_away_is_put_right(cluster: Cluster) ->
     cluster.playground.start_daemon("w1")
     eventually(lambda: attached(cluster) == {"box": own}, "the cluster knows what there is")
     eventually(
-        lambda: (
-            cluster.engine(
-                "w1", "inspect", "-f", "{{json .NetworkSettings.Networks}}", "box-own"
-            ).stdout.strip()
-            == "{}"
-        ),
+        partial(is_out, cluster, "w1", "box-own"),
         "a container without a place of the cluster's is disconnected",
     )
     run(cluster, "m1", "box-asker")
@@ -268,9 +267,8 @@ def test_a_node_that_goes_takes_its_containers_out(make_playground: MakePlaygrou
         cluster.swarmlet("w2", "leave")
         eventually(lambda: attached(cluster) == {}, "their addresses are given back")
         for host in ("w1", "w2"):
-            shown = ("inspect", "-f", "{{json .NetworkSettings.Networks}}", f"box-{host}")
             eventually(
-                lambda h=host, s=shown: cluster.engine(h, *s).stdout.strip() == "{}",
+                partial(is_out, cluster, host, f"box-{host}"),
                 f"the container on {host} is disconnected",
             )
         cluster.docker("m1", "network", "rm", "ov")

@@ -1,11 +1,10 @@
-"""Plain containers over random lives, with crashes between any two steps and commands that come late.
+"""Plain containers over random lives, with crashes between the steps and commands that come late.
 
 Whatever happened: once each node has compared its engine with what the cluster knows, both know the
 same, and nobody uses an address that is another's.
 """
 
 from collections import Counter
-from typing import Any
 
 import msgspec
 from hypothesis import given
@@ -139,8 +138,6 @@ def _addresses(of: AttachedContainer) -> set[tuple[str, str]]:
 
 def happen(cluster: Cluster, what: str, node: str, number: int, network: str) -> None:
     """One thing of a life; ``number`` chooses among what there is."""
-    engine = cluster.engines[node]
-    one: Any = list(engine.values())[number % len(engine)] if engine else None
     match what:
         case "create":
             both = ["a", "b"] if number % 2 else [network]
@@ -156,9 +153,19 @@ def happen(cluster: Cluster, what: str, node: str, number: int, network: str) ->
                 cluster.do(DeleteNode(id=node, expect=gone.version))
         case "intrude":
             name = cluster.fresh()
-            engine[name] = Found(container_id=name, name="i", places={network: "10.9.0.3"})
-        case _ if one is None:
-            pass
+            intruder = Found(container_id=name, name="i", places={network: "10.9.0.3"})
+            cluster.engines[node][name] = intruder
+        case _:
+            change(cluster, what, node, number, network)
+
+
+def change(cluster: Cluster, what: str, node: str, number: int, network: str) -> None:
+    """Something happens to a container that is there."""
+    engine = cluster.engines[node]
+    if not engine:
+        return
+    one: Found = list(engine.values())[number % len(engine)]
+    match what:
         case "connect":
             cluster.connect(node, one, network, dies=number % 4)
         case "disconnect":
@@ -168,7 +175,6 @@ def happen(cluster: Cluster, what: str, node: str, number: int, network: str) ->
             del engine[one.container_id]
         case "commit":  # an image of it, and a container of that: labels are passed on
             cluster.compare(node)  # a commit takes longer than the word on which container it is
-            one = engine[one.container_id]
             name = cluster.fresh()
             engine[name] = replace(one, container_id=name, name="copy", places={})
         case _:
