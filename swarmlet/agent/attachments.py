@@ -23,7 +23,14 @@ from swarmlet.engine.attached import ATTACHED_LABEL, Found
 from swarmlet.engine.client import Engine, Event
 from swarmlet.engine.convert import TASK_LABEL
 from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
-from swarmlet.errors import EngineError, EngineUnavailable, NotFound, SwarmletError, Unavailable
+from swarmlet.errors import (
+    EngineError,
+    EngineUnavailable,
+    FailedPrecondition,
+    NotFound,
+    SwarmletError,
+    Unavailable,
+)
 from swarmlet.model.forwarding import Attachment, Tables, TaskRecord
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.rpc.calls import (
@@ -47,7 +54,7 @@ NEWS_WITHIN: Final = Seconds(10.0)
 #: Events that follow each other within this time are looked at together.
 GATHER: Final = Seconds(0.02)
 
-#: Seconds that who asks for a place waits for a look that is under way.
+#: Seconds that a refused place is waited for: its owner may be gone, and nobody heard of it yet.
 SETTLE_WITHIN: Final = 2.0
 
 #: Containers in one call: a worker's calls are small.
@@ -191,14 +198,12 @@ class Attachments:
         error the engine is asked what became of it. Raises what the managers refused with,
         Unavailable, EngineError or EngineUnavailable.
         """
-        await self._settled()
         ident = container.id
         self._busy[ident] = self._busy.get(ident, 0) + 1
         try:
-            answer = await self._ask(AskAttach(container=container))
-            assert isinstance(answer, ContainersAre)
+            given = await self._attach(container)
             try:
-                yield await self._places(answer.containers[0], container, nameservers)
+                yield await self._places(given, container, nameservers)
             except (EngineError, NotFound):
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_WITHIN):
                     await self._give_back(container)
@@ -210,8 +215,20 @@ class Attachments:
                 del self._busy[ident]
             self._look()
 
-    async def _settled(self) -> None:
-        """Wait for a look that is due: what was just removed may have what is asked for now."""
+    async def _attach(self, container: AttachedContainer) -> AttachedContainer:
+        """Have managers give it its places. One that was just removed here may still have them."""
+        request = AskAttach(container=container)
+        try:
+            answer = await self._ask(request)
+        except FailedPrecondition:
+            await self._settle()
+            answer = await self._ask(request)
+        assert isinstance(answer, ContainersAre)
+        return answer.containers[0]
+
+    async def _settle(self) -> None:
+        """Look at the engine, and wait until managers know of what was found."""
+        self._look()
         with trio.move_on_after(SETTLE_WITHIN):
             while self._wake.is_set() or self._comparing:
                 await self._compared.wait()

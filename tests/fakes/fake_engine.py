@@ -89,6 +89,10 @@ class FakeEngine:
         if not silent:
             self._emit("die", container, exitCode=str(code))
 
+    def rename(self, container_id: str, name: str) -> None:
+        self.containers[container_id]["Name"] = f"/{name}"
+        self._emit("rename", self.containers[container_id])
+
     def health(self, container_id: str, status: str) -> None:
         container = self.containers[container_id]
         container["State"]["Health"] = {"Status": status}
@@ -242,6 +246,11 @@ class FakeEngine:
             case "POST", _, "connect":
                 container = self._find(body["Container"])
                 self._plug(container, name, body["EndpointConfig"])
+            case "POST", _, "disconnect":
+                container = self._find(body["Container"])
+                network = self._network(name)
+                if container["NetworkSettings"]["Networks"].pop(network["Name"], None) is None:
+                    raise Refusal(404, f"container is not connected to network {name}")
             case "DELETE", _, _:
                 if self.networks.pop(name, None) is None:
                     raise Refusal(404, f"network {name} not found")
@@ -250,9 +259,17 @@ class FakeEngine:
         return None
 
     def _plug(self, container: Json, network_id: str, endpoint: Json) -> None:
-        network = self.networks[network_id]
+        network = self._network(network_id)
         places = container["NetworkSettings"]["Networks"]
-        places[network["Name"]] = {"NetworkID": network_id, **endpoint}
+        places[network["Name"]] = {"NetworkID": network["Id"], **endpoint}
+
+    def _network(self, name: str) -> Json:
+        """The network of that identifier or name."""
+        found = (n for n in self.networks.values() if name in (n["Id"], n["Name"]))
+        network = next(found, None)
+        if network is None:
+            raise Refusal(404, f"network {name} not found")
+        return network
 
     def _of_container(self, method: str, path: str) -> Any:
         _, _, name, *verb = path.split("/")
@@ -275,7 +292,13 @@ class FakeEngine:
     def _list(self, query: Json) -> list[Json]:
         wanted = json.loads(query.get("filters", "{}")).get("label", [])
         return [
-            {"Id": c["Id"], "Labels": c["Config"]["Labels"], "State": c["State"]["Status"]}
+            {
+                "Id": c["Id"],
+                "Names": [c["Name"]],
+                "Labels": c["Config"]["Labels"],
+                "State": c["State"]["Status"],
+                "NetworkSettings": c["NetworkSettings"],
+            }
             for c in self.containers.values()
             if all(label in c["Config"]["Labels"] for label in wanted)
         ]

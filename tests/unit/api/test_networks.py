@@ -454,49 +454,6 @@ async def test_prune_removes_what_nobody_uses_and_no_copy(
     assert (await ask(api, "POST", '/networks/prune?filters={"until":["x"]}')).status == 400
 
 
-async def test_containers_do_not_join_overlays_yet(
-    api: Api, backend: FakeBackend, engine: FakeEngine
-) -> None:
-    backend.add_network("closed")
-    backend.add_network("open", attachable=True)
-    has(engine, engine_network("mine"))
-    body = {"Container": "c"}
-    refused = await ask(api, "POST", "/networks/closed/connect", body)
-    assert (refused.status, refused.message) == (403, wording.NOT_ATTACHABLE.format(name="closed"))
-    for verb in ("connect", "disconnect"):
-        assert (await ask(api, "POST", f"/networks/open/{verb}", body)).status == 501
-        await ask(api, "POST", f"/networks/mine/{verb}", body)
-        assert engine.visits[-1].target == f"/v1.41/networks/mine/{verb}"
-        assert engine.visits[-1].body == msgspec.json.encode(body)
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"HostConfig": {"NetworkMode": "open"}},
-        {"NetworkingConfig": {"EndpointsConfig": {"mine": {}, "open": {}}}},
-    ],
-)
-async def test_a_container_takes_no_address_of_an_overlay_by_itself(
-    api: Api, backend: FakeBackend, engine: FakeEngine, body: Json
-) -> None:
-    """The engine's copy would give it one that managers give to a task."""
-    backend.add_network("open", attachable=True)
-    has(engine, engine_network("mine"))
-    refused = await ask(api, "POST", "/containers/create?name=x", {"Image": "i", **body})
-    assert refused.status == 501
-    assert not any(visit.target.endswith("containers/create?name=x") for visit in engine.visits)
-
-
-@pytest.mark.parametrize("mode", ["", "default", "host", "container:x", "mine"])
-async def test_other_containers_are_the_engines(api: Api, engine: FakeEngine, mode: str) -> None:
-    has(engine, engine_network("mine"))
-    body = {"Image": "i", "HostConfig": {"NetworkMode": mode}}
-    await ask(api, "POST", "/containers/create?name=x", body)
-    assert engine.visits[-1].target == "/v1.41/containers/create?name=x"
-    assert engine.visits[-1].body == msgspec.json.encode(body)
-
-
 async def test_outside_a_cluster_networks_are_the_engines(
     api: Api, backend: FakeBackend, engine: FakeEngine
 ) -> None:
