@@ -108,6 +108,18 @@ def test_an_internal_network_serves_published_ports(lan: Lan) -> None:
     assert tcp(lan.containers["dark1"].space, "10.10.11.62", 80) == "dark2 10.10.11.61"
 
 
+def test_an_engines_own_published_port_leads_to_its_container(lan: Lan) -> None:
+    """That of a plain container, or of a task's host mode: by rules that are not ours."""
+    host = lan.hosts[1].space
+    rule = "tcp dport 18099 fib daddr type local dnat to 10.10.9.11:80"
+    chain = "chain pre { type nat hook prerouting priority dstnat; " + rule + "; }"
+    host.run("nft", "-f", "-", stdin="table ip engine { " + chain + " }\n")
+    try:
+        assert tcp(lan.client, "10.88.0.1", 18099) == f"web1 {CLIENT}"
+    finally:
+        host.run("nft", "delete", "table", "ip", "engine")
+
+
 def test_tasks_reach_the_outside_as_their_node(lan: Lan) -> None:
     """Masqueraded."""
     outside = lan.serve(lan.client, "outside", 7001)

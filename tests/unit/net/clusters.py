@@ -61,6 +61,16 @@ def clusters(draw: st.DrawFn) -> Tables:
                 serving=draw(st.booleans()),
                 weight=draw(st.integers(0, 1000)),
             )
+    for c in range(draw(st.integers(0, 3))):
+        joined = draw(st.lists(st.integers(1, NETWORKS - 1), min_size=1, max_size=3, unique=True))
+        tasks[f"c{c}"] = TaskRecord(
+            id=f"c{c}",
+            service_id="",
+            name=f"plain-{c}",
+            node=draw(st.sampled_from(numbers)),
+            attachments=tuple(Attachment(f"net{n}", f"10.{n}.200.{c}") for n in joined),
+            serving=draw(st.booleans()),
+        )
     return Tables(
         me=numbers[0],
         peers={

@@ -40,6 +40,15 @@ def task(name: str, *places: str, node: int = 1, **more: Any) -> TaskRecord:
     return TaskRecord(id=task_id, name=name, node=node, attachments=at(*places), **fields | more)
 
 
+def plain(name: str, *places: str, node: int = 1, **more: Any) -> TaskRecord:
+    """A plain container, which runs unless told otherwise."""
+    fields: dict[str, Any] = {"serving": True, "container_id": f"{name:0<64}"}
+    place = at(*places)
+    return TaskRecord(
+        id=f"id-{name}", service_id="", name=name, node=node, attachments=place, **fields | more
+    )
+
+
 def peer(number: int, **more: Any) -> PeerRecord:
     return PeerRecord(id=f"node{number}", number=number, addr=f"192.0.2.{number}", **more)
 

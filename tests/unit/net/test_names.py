@@ -20,7 +20,7 @@ from swarmlet.net.names import (
     pick,
 )
 
-from tests.unit.net.records import network, peer, service, tables, task
+from tests.unit.net.records import network, peer, plain, service, tables, task
 
 FRONT = network("front", "10.0.1.0/24")
 BACK = network("back", "10.0.2.0/24")
@@ -206,9 +206,32 @@ def test_host_name_of_a_task_on_a_suspect_node_is_still_answered_on_a_lost_one_n
     assert look_up(*SMALL, peer(2, reach=Reach.LOST), name="web.2.ab").kind is Kind.FOREIGN
 
 
-def test_plain_container_answers_to_its_aliases() -> None:
-    plain = task("plain.1.pp", "front=10.0.1.70 cache redis")
-    assert addresses(FRONT, plain, LONE, name="redis") == {"10.0.1.70"}
+@pytest.mark.parametrize("name", ["box", "host-1", "redis", "box000000000", "box.front"])
+def test_plain_container_answers_to_all_its_names(name: str) -> None:
+    """Wherever it runs."""
+    for node in (1, 2):
+        box = plain("box", "front=10.0.1.70 cache redis", hostname="host-1", node=node)
+        assert addresses(FRONT, box, LONE, name=name) == {"10.0.1.70"}
+
+
+@pytest.mark.parametrize("name", ["box", "host-1", "redis", "box000000000"])
+def test_plain_container_has_no_names_while_it_does_not_run(name: str) -> None:
+    """But it may ask: its first question comes before managers know that it runs."""
+    box = plain("box", "front=10.0.1.70 redis", hostname="host-1", serving=False)
+    assert look_up(FRONT, box, LONE, name=name).kind is Kind.FOREIGN
+    assert look_up(FRONT, box, LONE, name=reverse("10.0.1.70"), rtype=PTR).kind is Kind.ABSENT
+    names = Names(tables(FRONT, BACK, box, WEB, WEB_1))
+    assert asker(names, "10.0.1.70").networks == ("id-front",)
+
+
+def test_plain_containers_are_in_no_service() -> None:
+    """Those of one alias share it; a service of that name has it alone."""
+    one, two = plain("one", "front=10.0.1.70 db"), plain("two", "front=10.0.1.71 db", node=2)
+    assert addresses(FRONT, one, two, LONE, name="db") == {"10.0.1.70", "10.0.1.71"}
+    served = service("db", "front=10.0.1.100")
+    assert addresses(FRONT, one, two, LONE, served, name="db") == {"10.0.1.100"}
+    assert look_up(FRONT, one, LONE, name="tasks.db").kind is Kind.FOREIGN
+    assert look_up(FRONT, one, LONE, name=reverse("10.0.1.70"), rtype=PTR).name == "one.front"
 
 
 # --- types --------------------------------------------------------------------------------------

@@ -188,6 +188,9 @@ def test_one_task_changes_little(tables: Tables, host: HostFacts, data: st.DataO
     new = replace(tables, tasks=tables.tasks | {key: replace(task, serving=not task.serving)})
     script = update(plan(tables, host).rules, plan(new, host).rules)
     assert script is not None
+    if task.is_plain:  # it can be reached before it runs: nothing changes but its names
+        assert script == ""
+        return
     service = tables.services[task.service_id]
     chains = {f"v_{service.id}_{p.network_id}" for p in service.attachments}
     for line in script.splitlines():
