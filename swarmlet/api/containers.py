@@ -172,7 +172,8 @@ async def _body(call: Call) -> dict[str, Json]:
     """The body as it came; what is wrong with one that is no object, the engine says."""
     try:
         body = msgspec.json.decode(await call.raw_body())
-    except msgspec.DecodeError:
+        msgspec.json.encode(body)  # halves of characters, which JSON's escapes can spell
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

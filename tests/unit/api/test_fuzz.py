@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from swarmlet.api import bodies, filters, network_shapes, shapes
 from swarmlet.api.server import Api
 from swarmlet.clock import Instant
+from swarmlet.engine import attached
+from swarmlet.engine.networks import Endpoint
 from swarmlet.errors import FailedPrecondition, InvalidInput
 from swarmlet.model.networks import NetworkSpec
 from swarmlet.model.objects import Network, Service
@@ -45,6 +47,27 @@ JSON = st.recursive(
         st.dictionaries(st.one_of(KEYS, st.text(max_size=5)), inner, max_size=6),
     ),
     max_leaves=30,
+)
+
+#: Nearly a container that names networks, with anything in any place.
+CONTAINERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "Hostname": LEAVES,
+        "Labels": JSON,
+        "HostConfig": JSON
+        | st.fixed_dictionaries({"NetworkMode": LEAVES, "Dns": st.lists(LEAVES) | LEAVES}),
+        "networkingconfig": JSON
+        | st.fixed_dictionaries(
+            {
+                "EndpointsConfig": JSON
+                | st.dictionaries(
+                    st.text(max_size=5),
+                    JSON | st.fixed_dictionaries({"IPAMConfig": JSON, "Aliases": JSON}),
+                )
+            }
+        ),
+    },
 )
 
 
@@ -98,6 +121,20 @@ def test_any_json_is_a_sound_cluster_or_a_refusal(value: object) -> None:
         spec = bodies.decode(msgspec.json.encode(value), ClusterSpec)
         if not cluster_problems(spec):
             msgspec.json.encode(shapes.cluster_spec(spec))
+
+
+@given(CONTAINERS)
+def test_any_json_is_a_container_with_networks_or_without(body: dict[str, object]) -> None:
+    """What of it is for the engine to refuse goes there as it came."""
+    names = {name: name for name in attached.named(body)}
+    attached.hostname(body)
+    place = Endpoint("f" * 64, "10.9.0.5", "10.9.0.1")
+    for name in names:
+        asked = attached.place(body, name)
+        msgspec.json.encode((asked.address, asked.aliases))
+        own, _ = attached.create_body(body, ident="c", names=names, endpoints={name: place})
+        assert own["HostConfig"]["Dns"] == ["10.9.0.1"]
+        msgspec.json.encode(own)
 
 
 @given(st.binary(max_size=200))
