@@ -63,6 +63,9 @@ MAX_TOLD: Final = 100
 #: Seconds for a place to be given back when the engine has refused its container.
 GIVE_BACK_WITHIN: Final = 10.0
 
+#: Seconds for the containers of a node that leaves to be disconnected, and for managers to hear it.
+LEFT_WITHIN: Final = 10.0
+
 #: Makes a call to whichever manager answers. Raises what that refused with, or Unavailable.
 Ask = Callable[[OfContainers], Awaitable[Answer]]
 
@@ -83,10 +86,6 @@ class Networks(Protocol):
 
     def know_nameservers(self, nameservers: Mapping[str, tuple[str, ...]]) -> None:
         """Ask these for what is not the cluster's, for each of these containers."""
-        ...
-
-    def sweep(self) -> None:
-        """Look again whether the engine has networks that nothing needs any more."""
         ...
 
 
@@ -335,7 +334,6 @@ class Attachments:
             reason="the cluster has not given it that address",
         )
         await self._engine.disconnect(intruder.network, intruder.container_id)
-        self._networks.sweep()
         self._look()
 
     async def _tell(self, known: Differences) -> None:
@@ -351,16 +349,20 @@ class Attachments:
     async def leave(self, *, known: bool) -> None:
         """Take all containers out of the cluster's networks: the node leaves.
 
-        ``known``: managers know this node still, and are told.
+        ``known``: managers know this node still, and are told. What cannot be done is said.
         """
         self._leaving = True
         try:
-            networks = await self._engine.networks(label=NETWORK_LABEL)
-            for one in await self._found():
-                for network in networks:
-                    if network["Name"] in one.places:
-                        await self._engine.disconnect(network["Id"], one.container_id)
-            if known:
-                await self._tell(Differences(gone=tuple(sorted(self._attached()))))
-        except SwarmletError as exc:
-            log.warning("containers-not-detached", reason=exc.message)
+            with trio.fail_after(LEFT_WITHIN):
+                await self._let_go()
+                if known:
+                    await self._tell(Differences(gone=tuple(sorted(self._attached()))))
+        except (SwarmletError, trio.TooSlowError) as exc:
+            log.warning("containers-not-detached", reason=str(exc) or "the engine hangs")
+
+    async def _let_go(self) -> None:
+        networks = await self._engine.networks(label=NETWORK_LABEL)
+        for one in await self._found():
+            for network in networks:
+                if network["Name"] in one.places:
+                    await self._engine.disconnect(network["Id"], one.container_id)

@@ -291,8 +291,12 @@ class Networking:
             self._forward()
 
     def know_nameservers(self, nameservers: Mapping[str, tuple[str, ...]]) -> None:
-        """Ask these for what is not the cluster's, for each of these tasks and containers."""
-        news = {k: v for k, v in nameservers.items() if v and self._nameservers.get(k) != v}
+        """Ask these for what is not the cluster's, for those of the tasks and containers there."""
+        news = {
+            k: v
+            for k, v in nameservers.items()
+            if v and k in self.tables.tasks and self._nameservers.get(k) != v
+        }
         if news:
             self._nameservers |= news
             self._note()
