@@ -285,12 +285,11 @@ class Attachments:
             {identify(here, one.label, one.container_id): one.nameservers for one in found}
         )
         known = differences(here, found, copies, busy=self._touched | self._busy.keys())
+        await self._tell(known)
         if known.intruders:
             sure = await self._by_quorum()
             again = differences(sure, found, copies, busy=self._touched | self._busy.keys())
-            for intruder in again.intruders:
-                await self._expel(intruder)
-        await self._tell(known)
+            await self._expel(again.intruders)
 
     async def _found(self) -> list[Found]:
         """The engine's plain containers.
@@ -325,15 +324,23 @@ class Attachments:
             for one in answer.containers
         }
 
-    async def _expel(self, intruder: Intruder) -> None:
-        log.warning(
-            "container-disconnected",
-            container=intruder.name,
-            network=intruder.network,
-            address=intruder.address,
-            reason="the cluster has not given it that address",
-        )
-        await self._engine.disconnect(intruder.network, intruder.container_id)
+    async def _expel(self, intruders: Sequence[Intruder]) -> None:
+        """Disconnect containers; one that the engine keeps does not keep the others."""
+        failures: list[EngineError] = []
+        for intruder in intruders:
+            log.warning(
+                "container-disconnected",
+                container=intruder.name,
+                network=intruder.network,
+                address=intruder.address,
+                reason="the cluster has not given it that address",
+            )
+            try:
+                await self._engine.disconnect(intruder.network, intruder.container_id)
+            except EngineError as exc:
+                failures.append(exc)
+        if failures:
+            raise failures[0]
         self._look()
 
     async def _tell(self, known: Differences) -> None:

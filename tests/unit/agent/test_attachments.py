@@ -31,11 +31,10 @@ from swarmlet.rpc.calls import (
 from swarmlet.state.commands import (
     AttachContainer,
     DetachContainers,
-    Refusal,
     ReportContainers,
 )
 
-from tests.fakes.fake_engine import FakeEngine
+from tests.fakes.fake_engine import FakeEngine, Refusal
 from tests.fakes.world import World, a_network, a_node
 from tests.waiting import eventually
 
@@ -107,7 +106,7 @@ class Rig:
 
     def _do(self, command: AttachContainer | DetachContainers | ReportContainers) -> None:
         (outcome,) = self.world.do(command)
-        if isinstance(outcome, Refusal):
+        if outcome is not None:
             raise FailedPrecondition(outcome.message)
         self.tell()
 
@@ -276,6 +275,22 @@ async def test_an_old_leaders_word_expels_nobody(rig: Rig) -> None:
     await rig.start(container_id)
     await eventually(lambda: rig.known["box"].running)
     assert list(rig.places(container_id)) == ["front"]
+
+
+async def test_an_engine_that_keeps_an_intruder_does_not_keep_the_rest(rig: Rig) -> None:
+    """What is to be told is told meanwhile."""
+    rig.world.ok(AttachContainer(container=a_container()))
+    stray = await rig.put("stray", "10.9.0.7")
+
+    def refuse() -> None:
+        raise Refusal(500, "no")
+
+    with rig.engine.fault("POST /networks/front/disconnect", refuse):
+        rig.tell()
+        await eventually(lambda: rig.engine.count("disconnect"))
+        await eventually(lambda: rig.known == {})
+        assert rig.places(stray)
+    await eventually(lambda: rig.places(stray) == {})
 
 
 async def test_a_task_is_nobodys_business(rig: Rig) -> None:
