@@ -113,7 +113,7 @@ def test_an_engines_own_published_port_leads_to_its_container(lan: Lan) -> None:
     host = lan.hosts[1].space
     rule = "tcp dport 18099 fib daddr type local dnat to 10.10.9.11:80"
     chain = "chain pre { type nat hook prerouting priority dstnat; " + rule + "; }"
-    host.run("nft", "-f", "-", stdin="table ip engine { " + chain + " }\n")
+    host.run("nft", "-f", "-", stdin="table ip engine {\n" + chain + "\n}\n")
     try:
         assert tcp(lan.client, "10.88.0.1", 18099) == f"web1 {CLIENT}"
     finally:
