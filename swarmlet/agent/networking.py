@@ -7,7 +7,7 @@ What was said last is kept on disk: a node that boots without managers forwards 
 
 import math
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -225,7 +225,7 @@ class Networking:
         await self._names.stop()
         try:
             with trio.fail_after(SWEPT_WITHIN):
-                await self._sweep(keep=frozenset())
+                await self._sweep(lambda: ())
         except (SwarmletError, trio.TooSlowError) as exc:
             log.warning("engine-networks-left-behind", reason=str(exc) or "the engine hangs")
         try:
@@ -377,7 +377,7 @@ class Networking:
             try:
                 if kept != version:
                     await self._save()
-                used = await self._sweep(keep=frozenset(self.tables.networks))
+                used = await self._sweep(lambda: self.tables.networks)
             except SwarmletError as exc:
                 log.warning("networks-not-kept", reason=exc.message)
                 await retry.wait()
@@ -399,14 +399,15 @@ class Networking:
         data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)
         await trio.to_thread.run_sync(_keep, self._file, data)
 
-    async def _sweep(self, *, keep: frozenset[str]) -> bool:
+    async def _sweep(self, kept: Callable[[], Collection[str]]) -> bool:
         """Remove the engine's copies of networks that are gone; says whether one is still in use.
 
-        A task's container may outlive the records of its network.
+        A task's container may outlive the records of its network. ``kept`` is asked after the
+        engine: what has been made meanwhile stays.
         """
         used = False
         for found in await self._engine.networks(label=NETWORK_LABEL):
-            if found["Labels"][NETWORK_LABEL] in keep:
+            if found["Labels"][NETWORK_LABEL] in kept():
                 continue
             try:
                 await self._engine.remove_network(str(found["Id"]))

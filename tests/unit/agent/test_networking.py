@@ -460,3 +460,23 @@ async def test_a_check_says_why_kernel_and_names_lag_behind(
         assert (found.failure, found.resolver) == ("nft: out of memory", "it does not run")
         assert (await node.networking.examine(fix=True)).failure == "nft: out of memory"
         assert node.networking.planned()[1] == "nft: out of memory"
+
+
+async def test_a_network_that_is_made_during_a_sweep_stays(node: Node) -> None:
+    """The sweep began before anybody knew of it, and finds it without a container in it."""
+    reached, release = trio.Event(), trio.Event()
+
+    async def first_waits() -> None:
+        if not reached.is_set():
+            reached.set()
+            await release.wait()
+
+    with node.engine.fault("GET /networks", first_waits):
+        node.tell(FRONT)
+        await reached.wait()
+        node.tell(FRONT, BACK)
+        await node.networking.prepare(attached((BACK, "10.9.2.5")))
+        listed = node.engine.count("GET /networks")
+        release.set()
+        await eventually(lambda: node.engine.count("GET /networks") > listed)
+    assert "back" in node.made()
