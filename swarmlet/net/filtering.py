@@ -236,6 +236,8 @@ def _forward(data_port: int) -> Chain:
             f"{_FROM_PEER} goto let",
             "ip saddr @internal reject with icmp admin-prohibited",
             f"ct mark and {PUBLISHED:#x} != 0 goto let",
+            # Published by the engine, at an address of this node only (mode=host).
+            "ct status dnat ct original ip daddr != @overlay goto let",
             "ip daddr @overlay ip saddr @overlay reject with icmp admin-prohibited",
             "ip daddr @overlay drop",
         ),

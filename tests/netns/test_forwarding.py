@@ -86,6 +86,24 @@ def test_a_port_may_be_published_at_one_address(lan: Lan) -> None:
             tcp(place, address, 8084)
 
 
+def test_what_the_engine_publishes_at_its_node_reaches_the_task(lan: Lan) -> None:
+    """``mode=host``: the engine redirects to the task's address, and nothing of ours is in the way.
+
+    A virtual address of another network stays closed, although that is redirected as well.
+    """
+    rule = "PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 9090 -j DNAT"
+    words = f"{rule} --to-destination 10.10.9.11:80".split()
+    node, neighbour = lan.hosts[1].space, lan.containers["blue1"].space
+    node.run("iptables", "-t", "nat", "-A", *words)
+    try:
+        assert tcp(lan.client, "10.88.0.1", 9090) == f"web1 {CLIENT}"
+        assert tcp(neighbour, "10.88.0.1", 9090) == "web1 10.10.10.71"
+        with pytest.raises(OSError, match="No route"):
+            tcp(neighbour, "10.10.9.200", 80)
+    finally:
+        node.run("iptables", "-t", "nat", "-D", *words)
+
+
 def test_a_sticky_client_meets_one_backend_whichever_way(lan: Lan) -> None:
     """The same by all nodes."""
     answers = {tcp(lan.client, f"10.88.0.{n}", 8082) for n in (1, 2, 3) for _ in range(8)}
