@@ -73,6 +73,9 @@ class NoPlaces:
     async def applied(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def relieve(self, task: Assignment) -> None:
+        assert not task.attachments
+
 
 class Rig:
     """What a manager sees and says."""
@@ -128,11 +131,16 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def running(
-    socket: Path, directory: Path, *, alone_after: float = 1e9, full: bool = True
+    socket: Path,
+    directory: Path,
+    *,
+    alone_after: float = 1e9,
+    full: bool = True,
+    places: Places | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig whose worker runs; leaving cancels it, as a stop of the daemon does."""
     async with Engine(socket) as engine, trio.open_nursery() as nursery:
-        rig = Rig(engine, directory, alone_after=alone_after)
+        rig = Rig(engine, directory, alone_after=alone_after, places=places)
         await nursery.start(rig.worker.run)
         if full:
             rig.assign(full=True)

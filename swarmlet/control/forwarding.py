@@ -24,6 +24,9 @@ from swarmlet.model.forwarding import (
 from swarmlet.model.objects import Network, Node, NodeState, Service, Task, TaskState
 from swarmlet.state.store import View
 
+#: Characters of a container's identifier that engines take for its host name.
+SHORT_ID: Final = 12
+
 _REACH: Final = {NodeState.DOWN: Reach.LOST, NodeState.DISCONNECTED: Reach.SUSPECT}
 
 
@@ -82,11 +85,17 @@ def task(view: View, of: Task) -> TaskRecord | None:
         name=of.name,
         slot=of.slot,
         node=host.number,
-        hostname=of.spec.container.hostname,
+        hostname=of.spec.container.hostname or _default_hostname(of),
         attachments=of.attachments,
         serving=serves(of),
         weight=_weight(of),
     )
+
+
+def _default_hostname(of: Task) -> str:
+    """What a container calls itself unless told otherwise: programs tell it to their peers."""
+    container = of.status.container
+    return container.container_id[:SHORT_ID] if container else ""
 
 
 def serves(of: Task) -> bool:

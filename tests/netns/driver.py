@@ -36,6 +36,8 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
             await forwarder.repair()
         case {"pinned": _}:
             return len(forwarder.plan.rules["bridge"].sets["pinned"].items)
+        case {"connections": addresses}:
+            return await forwarder.connections(addresses)
         case {"statistics": _}:
             return forwarder.statistics()
         case {"clear": _}:

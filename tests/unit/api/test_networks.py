@@ -155,6 +155,9 @@ async def test_what_a_user_says_of_addresses_counts(api: Api) -> None:
         (with_subnet("10.9.0.1/24"), "invalid subnet 10.9.0.1/24: it should be 10.9.0.0/24"),
         (with_subnet("fd00::/64"), "invalid subnet fd00::/64: IPv6 is not supported yet"),
         (with_subnet("10.9.0.0/30"), "must be between a /8 and a /29"),
+        (with_subnet("127.1.0.0/16"), "overlaps 127.0.0.0/8, which is not for addresses of hosts"),
+        (with_subnet("239.0.0.0/24"), "overlaps 224.0.0.0/4"),
+        (with_subnet("169.254.1.0/24"), "overlaps 169.254.0.0/16"),
         (with_subnet("8.0.0.0/6"), "must be between a /8 and a /29"),
         (
             with_subnet("10.9.0.1/32", AuxiliaryAddresses={"a": "10.9.0.2"}),
