@@ -6,7 +6,7 @@ What was said last is kept on disk: a node that boots without managers forwards 
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -98,8 +98,8 @@ class Forwarder(examination.Forwarding, Protocol):
         """The bridge of a network on this node."""
         ...
 
-    async def connections(self, addresses: Collection[str]) -> Connections:
-        """The TCP connections to a task of this node. Raises ForwardingFailed."""
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
+        """The TCP connections to tasks of this node, by address. Raises ForwardingFailed."""
         ...
 
     async def adopt(self, network: NetworkRecord) -> None:
@@ -262,6 +262,20 @@ class Networking:
             unmade=tuple(why for key, why in self._unmade.items() if key in known),
         )
 
+    async def connections(self, tasks: Collection[str]) -> dict[str, int]:
+        """How many TCP connections tasks of this node have. Raises ForwardingFailed."""
+        places = {
+            place.address: task.id
+            for task in map(self.tables.tasks.get, tasks)
+            if task is not None and task.node == self.tables.me
+            for place in task.attachments
+            if place.address
+        }
+        counted: Counter[str] = Counter()
+        for address, found in (await self._forwarder.connections(places)).items():
+            counted[places[address]] += found.open
+        return dict(counted)
+
     # --- places for tasks -----------------------------------------------------------------------
 
     async def prepare(self, task: Assignment) -> list[Endpoint]:
@@ -293,7 +307,8 @@ class Networking:
         with trio.move_on_after(relief.patience(task)):
             while addresses and relief.others_serve(self.tables, task):
                 try:
-                    if not (await self._forwarder.connections(addresses)).busy:
+                    found = await self._forwarder.connections(addresses)
+                    if not any(one.busy for one in found.values()):
                         return
                 except ForwardingFailed as exc:
                     log.warning("connections-not-known", task=task.name, reason=exc.message)

@@ -22,7 +22,7 @@ MAX_WEIGHT: Final = 1000
 #: Container label of a template: seconds that a task which is to stop waits for clients that still
 #: use connections of before, when others can serve them.
 DRAIN_LABEL: Final = "swarmlet.lb.drain"
-DEFAULT_DRAIN: Final = 10
+DEFAULT_DRAIN: Final = 15
 MAX_DRAIN: Final = 3600
 
 

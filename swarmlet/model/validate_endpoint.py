@@ -5,9 +5,9 @@ from itertools import chain
 from typing import Final
 
 from swarmlet.model.forwarding import (
-    MAX_WEIGHT,
     DRAIN_LABEL,
     MAX_DRAIN,
+    MAX_WEIGHT,
     PUBLISH_ADDRESS_LABEL,
     STICKY_LABEL,
     WEIGHT_LABEL,

@@ -37,22 +37,24 @@ class Connections(NamedTuple):
     busy: int = 0
 
 
-async def count(commands: Commands, addresses: Collection[str]) -> Connections:
-    """Those to any of ``addresses``. Raises ForwardingFailed."""
+async def count(commands: Commands, addresses: Collection[str]) -> dict[str, Connections]:
+    """Those to each of ``addresses``. Raises ForwardingFailed."""
     return await trio.to_thread.run_sync(_count, addresses, limiter=commands.limiter)
 
 
-def _count(addresses: Collection[str]) -> Connections:
-    wanted = {socket.inet_aton(address) for address in addresses}
-    established, busy = 0, 0
+def _count(addresses: Collection[str]) -> dict[str, Connections]:
+    wanted = {socket.inet_aton(address): address for address in addresses}
+    counted = dict.fromkeys(addresses, Connections())
     with tracking() as sock:
         fresh = {int(path.read_bytes()) - 1 for path in _REMEMBERED}
         for found in dump(sock):
-            if who_answers(found) in wanted and _is_established(found):
-                established += 1
+            address = wanted.get(who_answers(found))
+            if address is not None and _is_established(found):
                 # In whole seconds, rounded down: within the first of them it is one less.
-                busy += int.from_bytes(found.get(_TIMEOUT, b""), "big") in fresh
-    return Connections(established, busy)
+                used = int.from_bytes(found.get(_TIMEOUT, b""), "big") in fresh
+                number, busy = counted[address]
+                counted[address] = Connections(number + 1, busy + used)
+    return counted
 
 
 def _is_established(found: dict[int, bytes]) -> bool:

@@ -226,8 +226,8 @@ class Forwarder:
         self.set_tables(self._tables)
         await self.applied()
 
-    async def connections(self, addresses: Collection[str]) -> Connections:
-        """The TCP connections to a task of this node. Raises ForwardingFailed."""
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
+        """The TCP connections to tasks of this node, by address. Raises ForwardingFailed."""
         return await connections.count(self._commands, addresses)
 
     async def clear(self) -> None:

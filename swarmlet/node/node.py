@@ -273,6 +273,10 @@ class Node:
         """Have a node look at its networks."""
         return await self._member().check(node_id, fix=fix)
 
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        """How many connections tasks of a node have."""
+        return await self._member().connections(node_id, tasks)
+
     # Backend: entering and leaving a cluster.
 
     async def init(self, request: InitRequest) -> str:

@@ -135,6 +135,18 @@ class Checked(Body, frozen=True, kw_only=True):
     check: NodeCheck = NodeCheck()
 
 
+class AskConnections(Body, frozen=True, kw_only=True):
+    """How many connections do these tasks of yours have? (managers)."""
+
+    tasks: tuple[str, ...] = ()
+
+
+class ConnectionsAre(Body, frozen=True, kw_only=True):
+    """How many TCP connections, by task."""
+
+    tasks: dict[str, int]
+
+
 # On all.
 
 
@@ -161,8 +173,20 @@ Request = (
     | BecomeMember
     | RemoveMember
     | AskCheck
+    | AskConnections
 )
-Answer = CaIs | Joined | Renewed | Committed | ReadIndexIs | AddressesAre | Checked | Done | Failed
+Answer = (
+    CaIs
+    | Joined
+    | Renewed
+    | Committed
+    | ReadIndexIs
+    | AddressesAre
+    | Checked
+    | ConnectionsAre
+    | Done
+    | Failed
+)
 
 
 class NumberedRequest(msgspec.Struct, frozen=True, array_like=True):

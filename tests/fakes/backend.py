@@ -1,6 +1,6 @@
 """A daemon behind the API: the real state machine and store, without Raft, agents or disks."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Any
 
@@ -90,6 +90,8 @@ class FakeBackend:
         self.rotated: list[tuple[bool, bool]] = []
         self.check = NodeCheck(mtu=1450)
         self.checked: list[tuple[str, bool]] = []
+        #: Nodes that do not answer.
+        self.silent: set[str] = set()
         self._local = LocalState(state="inactive")
         self._rng = Random(1)
         self._time = START
@@ -260,6 +262,11 @@ class FakeBackend:
     async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
         self.checked.append((node_id, fix))
         return self.check
+
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        if node_id in self.silent:
+            raise Unavailable(f"node {node_id} is down")
+        return dict.fromkeys(tasks, 3)
 
     # --- a cluster that does at once what it is asked ---
 

@@ -123,7 +123,8 @@ def test_connections_of_a_task_are_counted_at_its_node(fresh: Lan) -> None:
     node = fresh.hosts[2]
 
     def count() -> list[int]:
-        return list(node.order("connections", ["10.10.9.12"]))
+        (found,) = node.order("connections", ["10.10.9.12"]).values()
+        return list(found)
 
     def in_use() -> bool:
         for sock in ways:
@@ -131,7 +132,7 @@ def test_connections_of_a_task_are_counted_at_its_node(fresh: Lan) -> None:
         return count() == [5, 5]
 
     eventually(in_use)
-    assert node.order("connections", ["10.10.9.11"]) == [0, 0]
+    assert node.order("connections", ["10.10.9.11"]) == {"10.10.9.11": [0, 0]}
     eventually(lambda: count() == [5, 0])
     for sock in ways:
         sock.close()

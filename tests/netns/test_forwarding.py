@@ -1,5 +1,8 @@
 """What passes, and by whom it is answered."""
 
+import socket
+import struct
+
 import pytest
 
 from tests.netns.rig import Lan, connect, exchange, tcp, udp
@@ -10,6 +13,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 MANY = 48
 
 CLIENT = "10.88.0.100"
+
+SCTP = 132
 
 
 def names(answers: "set[str]") -> set[str]:
@@ -38,6 +43,18 @@ def test_a_published_port_keeps_the_clients_address(lan: Lan, entry: str) -> Non
     everyone = {f"web{n} {CLIENT}" for n in (1, 2, 3)}
     assert {tcp(lan.client, entry, 8080) for _ in range(MANY)} == everyone
     assert {udp(lan.client, entry, 5353) for _ in range(MANY)} == everyone
+
+
+@pytest.mark.parametrize("entry", ["10.88.0.1", "10.88.0.3"])
+def test_sctp_is_redirected_like_the_others(lan: Lan, entry: str) -> None:
+    """A packet made by hand: not every kernel has sockets for it, but they redirect it."""
+    place = lan.containers["far3"].space
+    server, client = (space.socket(socket.SOCK_RAW, SCTP) for space in (place, lan.client))
+    with server, client:
+        client.sendto(sctp_init(40_000, 7777), (entry, 0))
+        packet, sender = server.recvfrom(1024)
+    assert sender[0] == CLIENT
+    assert struct.unpack_from("!HH", packet, (packet[0] & 15) * 4) == (40_000, 38_412)
 
 
 def test_one_client_port_may_come_in_by_two_nodes(lan: Lan) -> None:
@@ -138,3 +155,15 @@ def test_kernels_are_as_planned(lan: Lan) -> None:
     for host in lan.hosts.values():
         assert host.order("differences") == [], host.log()
         assert host.order("statistics")["failures"] == 0, host.log()
+
+
+def sctp_init(source: int, port: int) -> bytes:
+    """The first packet of an association (RFC 9260, 3.3.2), with its sum: CRC32c."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65_535, 1, 1, 1)
+    head = struct.pack("!HHI", source, port, 0)
+    total = 0xFFFF_FFFF
+    for byte in head + bytes(4) + chunk:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ (0x82F6_3B78 if total & 1 else 0)
+    return head + struct.pack("<I", total ^ 0xFFFF_FFFF) + chunk

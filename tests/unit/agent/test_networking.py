@@ -93,9 +93,10 @@ class FakeForwarder:
     def bridge(self, network: NetworkRecord) -> FakeBridge:
         return FakeBridge(f"sl-{network.id}", 1450)
 
-    async def connections(self, addresses: Collection[str]) -> Connections:
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
         self.looks += 1
-        return Connections(open=2, busy=self.busy.pop(0) if self.busy else 0)
+        busy = self.busy.pop(0) if self.busy else 0
+        return dict.fromkeys(addresses, Connections(open=2, busy=busy))
 
     async def adopt(self, network: NetworkRecord) -> None:
         self.adopted.append(network.name)
@@ -509,11 +510,11 @@ async def test_a_task_is_not_stopped_while_clients_use_their_connections(
     assert node.forwarder.looks == 4
 
 
-async def test_clients_that_never_leave_are_waited_for_ten_seconds(
+async def test_clients_that_never_leave_are_not_waited_for_for_ever(
     node: Node, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Or as long as the service says; idle connections are no reason to wait."""
-    for drain, seconds in (("", 10.0), ("3", 3.0), ("0", 0.0)):
+    """But for some seconds, or as long as the service says."""
+    for drain, seconds in (("", 15.0), ("3", 3.0), ("0", 0.0)):
         node.forwarder.busy = [1] * 1000
         began = trio.current_time()
         await node.networking.relieve(stopping(node, OTHER, drain=drain))
@@ -544,3 +545,11 @@ async def test_a_removed_service_is_not_waited_for(node: Node) -> None:
     node.tell(FRONT, tasks=(as_record(ours), OTHER))
     await node.networking.relieve(ours)
     assert node.forwarder.looks == 0
+
+
+async def test_connections_are_counted_by_task(node: Node) -> None:
+    """In all of its networks; what is not here has none to tell of."""
+    both = (Attachment("net1", "10.9.1.5"), Attachment("net2", "10.9.2.5"))
+    near = replace(OTHER, id="near", attachments=both)
+    node.tell(FRONT, BACK, tasks=(near, replace(OTHER, id="far", node=2)))
+    assert await node.networking.connections(["near", "far", "unknown"]) == {"near": 4}

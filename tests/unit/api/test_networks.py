@@ -546,6 +546,22 @@ async def test_a_service_shows_its_addresses_and_published_ports(
     assert first[0]["Addresses"][0] in {"10.0.1.3/24", "10.0.1.4/24"}
 
 
+async def test_connections_of_a_service_are_asked_of_its_nodes(
+    api: Api, backend: FakeBackend
+) -> None:
+    """One that is silent is named, and does not keep the others' answers back."""
+    backend.add_network("ov")
+    joined = {**template(), "Networks": [{"Target": "ov"}]}
+    await create_service(api, spec(TaskTemplate=joined))
+    tasks = await get(api, "/tasks")
+    nodes = {task["NodeID"] for task in tasks}
+    path = "/swarmlet/services/web/connections"
+    assert await get(api, path) == {"Connections": {t["ID"]: 3 for t in tasks}, "Silent": []}
+    backend.silent |= nodes
+    assert await get(api, path) == {"Connections": {}, "Silent": sorted(nodes)}
+    assert (await ask(api, "GET", "/swarmlet/services/nope/connections")).status == 404
+
+
 async def test_a_published_port_without_a_network_of_its_own_uses_ingress(api: Api) -> None:
     await create_service(api, spec(EndpointSpec={"Ports": [{"TargetPort": 80}]}))
     shown = await get(api, "/services/web")
