@@ -86,9 +86,10 @@ class Rig:
         directory: Path,
         *,
         alone_after: float = 1e9,
+        places: "NoPlaces | None" = None,
     ) -> None:
         self.engine = engine
-        self.places = NoPlaces()
+        self.places = places or NoPlaces()
         self.reports: list[tuple[str, TaskStatus]] = []
         self.worker = Worker(
             engine,
@@ -136,7 +137,7 @@ async def running(
     *,
     alone_after: float = 1e9,
     full: bool = True,
-    places: Places | None = None,
+    places: NoPlaces | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig whose worker runs; leaving cancels it, as a stop of the daemon does."""
     async with Engine(socket) as engine, trio.open_nursery() as nursery:

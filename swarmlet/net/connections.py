@@ -22,6 +22,10 @@ _TCP: Final = 1
 _STATE: Final = 1
 _ESTABLISHED: Final = 3
 
+#: Seconds without a packet after which a connection is idle. A client that is slow now and then
+#: must not be taken for one that left.
+QUIET: Final = 3
+
 #: Seconds that the kernel remembers a connection from its last packet on: one whose data was
 #: acknowledged, and one whose was not.
 _REMEMBERED: Final = tuple(
@@ -31,7 +35,7 @@ _REMEMBERED: Final = tuple(
 
 
 class Connections(NamedTuple):
-    """Established connections to a task, and those of them that had a packet in the last second."""
+    """Established connections to a task, and how many of them are not idle."""
 
     open: int = 0
     busy: int = 0
@@ -46,11 +50,11 @@ def _count(addresses: Collection[str]) -> dict[str, Connections]:
     wanted = {socket.inet_aton(address): address for address in addresses}
     counted = dict.fromkeys(addresses, Connections())
     with tracking() as sock:
-        fresh = {int(path.read_bytes()) - 1 for path in _REMEMBERED}
+        # In whole seconds, rounded down: within the first of them it is one less.
+        fresh = {int(path.read_bytes()) - 1 - n for path in _REMEMBERED for n in range(QUIET)}
         for found in dump(sock):
             address = wanted.get(who_answers(found))
             if address is not None and _is_established(found):
-                # In whole seconds, rounded down: within the first of them it is one less.
                 used = int.from_bytes(found.get(_TIMEOUT, b""), "big") in fresh
                 number, busy = counted[address]
                 counted[address] = Connections(number + 1, busy + used)

@@ -212,7 +212,7 @@ class Membership:
         """How many connections tasks of a node have. Raises Unavailable when it does not answer."""
         if node_id == self.identity.node_id:
             return await self.examiner.connections(None, tasks)
-        nodes = self.manager.addresses() if self.manager else ()
+        nodes = await self.manager.addresses() if self.manager else []
         node = next((peer for peer in nodes if peer.id == node_id), None)
         if node is None:
             raise Unavailable(f"node {node_id} is down")

@@ -186,9 +186,8 @@ def test_ports_lead_to_tasks_however_they_are_published(cluster: Cluster) -> Non
         own, one = answer(cluster.address(host), 8004), answer(cluster.address(host), 8005)
         assert (bool(own), bool(one)) == (host == "w1", host == "w1")
     assert answer(where, 8004)[0] == outside(cluster, "w1")
-    said = cluster.docker(
-        "m1", "service", "create", "-d", "--publish=8004:80", image.NAME, check=False
-    )
+    words = ("service", "create", "-d", "--name=late", "--publish=8004:80", image.NAME)
+    said = cluster.docker("m1", *words, check=False)
     assert "already in use by service 'own'" in said.stderr
     assert f"{where}:8005->80/tcp" in cluster.swarmlet("m1", "service", "endpoints", "one").stdout
 

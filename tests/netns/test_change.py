@@ -111,7 +111,7 @@ def test_nothing_changes_for_connections_while_a_backend_leaves(fresh: Lan) -> N
 
 
 def test_connections_of_a_task_are_counted_at_its_node(fresh: Lan) -> None:
-    """Whichever way they came in; one that nobody uses for a second is idle, not gone."""
+    """Whichever way they came in; one that nobody uses for a while is idle, not gone."""
     fresh.change("web1", serving=False)
     ways = [
         connect(fresh.containers["web1"].space, ("10.10.9.200", 80)),

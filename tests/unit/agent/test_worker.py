@@ -12,13 +12,12 @@ import trio
 from swarmlet.agent import keeping, pulse
 from swarmlet.agent.storage import Kept, Storage
 from swarmlet.engine.client import Engine
-from swarmlet.engine.networks import Endpoint
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import HealthConfig
 from swarmlet.rpc.messages import Assignment
 
 from tests.fakes.fake_engine import Dropped, FakeEngine, Refusal
-from tests.rig import Rig, running, task, wanting
+from tests.rig import NoPlaces, Rig, running, task, wanting
 from tests.waiting import PATIENCE, eventually
 
 
@@ -450,15 +449,13 @@ async def test_statuses_are_kept_for_a_new_session(rig: Rig) -> None:
     assert rig.worker.statuses() == {one.task_id: status}
 
 
-class BusyPlaces:
+class BusyPlaces(NoPlaces):
     """A node whose tasks have clients until they are let go."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked = trio.Event()
         self.left = trio.Event()
-
-    async def prepare(self, task: Assignment) -> list[Endpoint]:
-        return []
 
     async def relieve(self, task: Assignment) -> None:
         self.asked.set()
