@@ -113,9 +113,10 @@ def test_nothing_changes_for_connections_while_a_backend_leaves(fresh: Lan) -> N
 def test_connections_of_a_task_are_counted_at_its_node(fresh: Lan) -> None:
     """Whichever way they came in; one that nobody uses for a while is idle, not gone."""
     fresh.change("web1", serving=False)
+    asker = fresh.containers["web1"].space
     ways = [
-        connect(fresh.containers["web1"].space, ("10.10.9.200", 80)),
-        connect(fresh.containers["web2"].space, ("10.10.9.12", 80)),
+        connect(asker, ("10.10.9.200", 80)),
+        connect(asker, ("10.10.9.12", 80)),
         connect(fresh.client, ("10.88.0.1", 8080)),
         connect(fresh.client, ("10.88.0.2", 8080)),
         connect(fresh.hosts[2].space, ("127.0.0.1", 8080)),
