@@ -4,18 +4,19 @@ import contextlib
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator
 from typing import Final
 
 import pytest
 from scripts.benchmarks import image
 from swarmlet.errors import FailedPrecondition
 
-from tests.e2e.cluster import Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.cluster import Cluster, eventually
 from tests.e2e.visitor import Visitors
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
+
+#: Managers and workers of its playground.
+HOSTS = (3, 2)
 
 #: It says who asks and who answers, and ends a connection after some requests, as nginx does after
 #: a thousand by default: machines that test are slow.
@@ -42,30 +43,22 @@ HEALTHY: Final = (
 
 
 @pytest.fixture(scope="module")
-def hosts(
-    make_shared_playground: MakePlayground, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Cluster]:
-    """Three managers and two workers, with a web server's image."""
+def equipped(hosts: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    """The hosts, with a web server's image."""
     archive = tmp_path_factory.mktemp("image") / "image.tar"
     try:
         image.build(archive, ["nginx"])
     except FailedPrecondition as exc:
         pytest.skip(f"{exc.message}: apt-get install nginx-light")
-    playground = make_shared_playground(managers=3, workers=2)
-    with diagnosed(playground):
-        playground.load_image(archive, [host.name for host in playground.record.hosts])
-        yield Cluster(playground)
+    hosts.playground.load_image(archive, hosts.hosts)
+    return hosts
 
 
-@pytest.fixture
-def cluster(hosts: Cluster) -> Iterator[Cluster]:
-    """The same with one network, ``front``; without services and other networks afterwards."""
-    hosts.docker("m1", "network", "create", "-d", "overlay", "front")
-    yield hosts
-    hosts.remove_all()
-    for network in hosts.client("m1").get("/networks"):
-        if network["Driver"] == "overlay" and not network["Ingress"]:
-            hosts.docker("m1", "network", "rm", network["Name"])
+@pytest.fixture(autouse=True)
+def front(equipped: Cluster, cluster: Cluster) -> None:
+    """One network."""
+    del equipped
+    cluster.docker("m1", "network", "create", "-d", "overlay", "front")
 
 
 def create(cluster: Cluster, name: str, *words: str, command: tuple[str, ...] = SERVER) -> None:
