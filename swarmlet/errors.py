@@ -15,6 +15,11 @@ JOIN_ANEW: Final = (
     "start it, and join again"
 )
 
+#: The way out for an engine whose firewall rules somebody removed.
+ENGINE_RULES_BACK: Final = (
+    "systemctl restart docker makes them anew (with live-restore its containers go on)"
+)
+
 
 class SwarmletError(Exception):
     """Something a user can be told: what, and how to go on.
@@ -146,6 +151,12 @@ class EngineUnavailable(Unavailable):
     """The local Docker Engine does not answer."""
 
     code = "engine-unavailable"
+
+
+class EngineRulesGone(EngineUnavailable):
+    """The local Docker Engine has lost its firewall rules, and can do little before it restarts."""
+
+    code = "engine-rules-gone"
 
 
 class EngineError(SwarmletError):

@@ -7,7 +7,7 @@ What was said last is kept on disk: a node that boots without managers forwards 
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -27,6 +27,7 @@ from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
 from swarmlet.errors import (
     DiskFailed,
     EngineError,
+    EngineRulesGone,
     EngineUnavailable,
     ForwardingFailed,
     SwarmletError,
@@ -56,6 +57,12 @@ READY_WITHIN: Final = Seconds(10.0)
 SWEPT_WITHIN: Final = Seconds(10.0)
 
 
+#: What a check says of it.
+RULES_GONE: Final = (
+    "somebody removed the Docker Engine's firewall rules: it can make no bridge and publish no port"
+)
+
+
 class Bridge(Protocol):
     """A bridge that the kernel's rules expect for a network of this node's tasks."""
 
@@ -72,6 +79,11 @@ class Bridge(Protocol):
 
 class Forwarder(examination.Forwarding, Protocol):
     """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
+
+    @property
+    def engine_rules_gone(self) -> bool:
+        """Whether the engine's own firewall rules were there and are no more."""
+        ...
 
     async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
         """Keep the kernel as the tables say, until cancelled."""
@@ -144,6 +156,7 @@ class Networking:
         self._rng = rng
         self._records = Records(_load(self._file))
         self._halted: frozenset[str] = frozenset()
+        self._rules_gone = False  # the engine said so when it made a bridge
         self._nameservers: dict[str, tuple[str, ...]] = {}
         self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._version = 1  # of what names and disk must show
@@ -232,8 +245,11 @@ class Networking:
             self._forwarder, self._own_tables(), resolver=trouble, fix=fix
         )
         known = self.tables.networks
+        gone = self._rules_gone or self._forwarder.engine_rules_gone
         return replace(
-            check, unmade=tuple(why for key, why in self._unmade.items() if key in known)
+            check,
+            unmade=tuple(why for key, why in self._unmade.items() if key in known),
+            engine=RULES_GONE if gone else "",
         )
 
     # --- places for tasks -----------------------------------------------------------------------
@@ -242,20 +258,18 @@ class Networking:
         """See :class:`swarmlet.agent.places.Places`."""
         if not task.attachments:
             return []
-        with trio.move_on_after(READY_WITHIN):  # the bridge's MTU is known then
-            await self._forwarder.applied()
+        await _ready(self._forwarder.applied())  # the bridge's MTU is known then, too
         endpoints = [await self._endpoint(attachment) for attachment in task.attachments]
         dns = task.spec.container.dns_config
         if dns is not None and dns.nameservers:
             self._nameservers[task.task_id] = dns.nameservers
             self._note()
-        wanted = self._version
-        with trio.move_on_after(READY_WITHIN):
-            await self._forwarder.applied()
-            while self._named < wanted:
-                await self._turn.wait()
-            return endpoints
-        raise EngineUnavailable("this node's network is not ready; the log says why")
+        await _ready(self._names_known(self._version))
+        return endpoints
+
+    async def _names_known(self, wanted: int) -> None:
+        while self._named < wanted:
+            await self._turn.wait()
 
     def set_halted(self, task_ids: frozenset[str]) -> None:
         """See :class:`swarmlet.agent.places.Places`."""
@@ -285,11 +299,15 @@ class Networking:
             network = await self._engine.create_network(
                 networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)
             )
+        except EngineRulesGone:
+            self._rules_gone = True
+            raise
         except EngineError as exc:
             said = f"network {record.name} ({record.subnet}) cannot be made on this node"
             self._unmade[record.id] = f"{said}: {exc.message}"
             raise EngineError(self._unmade[record.id], status=exc.status) from exc
         self._unmade.pop(record.id, None)
+        self._rules_gone = False
         await self._forwarder.adopt(record)
         log.info("network-made", network=record.name, bridge=bridge.name)
         return network
@@ -351,10 +369,18 @@ class Networking:
                 continue
             try:
                 await self._engine.remove_network(str(found["Id"]))
-            except EngineError as exc:
+            except (EngineError, EngineRulesGone) as exc:
                 log.info("network-not-removed", network=found["Name"], reason=exc.message)
                 used = True
         return used
+
+
+async def _ready(waited_for: Coroutine[object, object, None]) -> None:
+    """Wait for it, but not for ever. Raises EngineUnavailable."""
+    with trio.move_on_after(READY_WITHIN):
+        await waited_for
+        return
+    raise EngineUnavailable("this node's network is not ready; the log says why")
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -12,7 +12,7 @@ from swarmlet.agent.lifecycle import Action
 from swarmlet.agent.units import Unit, Units
 from swarmlet.agent.watch import EngineWatch
 from swarmlet.clock import Rng, WallClock
-from swarmlet.errors import EngineUnavailable
+from swarmlet.errors import EngineRulesGone, EngineUnavailable
 from swarmlet.model.objects import TaskStatus
 
 log = structlog.get_logger(__name__)
@@ -37,6 +37,7 @@ class Supervisor:
         self._publish = publish
         self._clock = clock
         self._rng = rng
+        self._complained_of = ""
         self._free = False  # a manager spoke, or none did for long enough
 
     def release(self) -> None:
@@ -60,6 +61,7 @@ class Supervisor:
                     retry.reset()  # not after each call: one may work and the next fail
                     await unit.wakeup.wait()
             except EngineUnavailable as exc:
+                self._complain(exc)
                 log.info("engine-unavailable", task=unit.task.task_id, reason=exc.message)
                 unit.stale = True
                 await retry.wait()
@@ -67,6 +69,13 @@ class Supervisor:
                 log.exception("task-supervisor-failed", task=unit.task.task_id)
                 unit.stale = True
                 await retry.wait()
+
+    def _complain(self, exc: EngineUnavailable) -> None:
+        """Say once in an engine's life what only somebody else can put right."""
+        life = self._watch.incarnation
+        if isinstance(exc, EngineRulesGone) and self._complained_of != life:
+            self._complained_of = life
+            log.error("engine-rules-gone", reason=exc.message, advice=exc.advice)
 
     async def _advance(self, unit: Unit) -> bool:
         """Make one step. Returns whether anything was done (else: wait for news)."""

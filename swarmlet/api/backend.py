@@ -132,7 +132,7 @@ class Backend(Protocol):
     async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
         """Replace a node's spec, role included, in one entry: all of it is done or nothing.
 
-        Refuses what :meth:`set_role` refuses, and a node whose version is not ``expect``.
+        Refuses a demotion that costs the quorum, and a node whose version is not ``expect``.
         """
         ...
 

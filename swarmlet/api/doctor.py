@@ -52,6 +52,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "Resolver": found.resolver,
         "Refusals": [{"Chain": r.chain, "Traffic": r.traffic.value} for r in found.refusals],
         "Suspects": found.suspects,
+        "Engine": found.engine,
         "MTU": found.mtu,
         "DataPathPort": found.data_port,
         "ControlPort": found.control_port,

@@ -15,6 +15,7 @@ CLOCK: Final = 1.0
 FORWARDING: Final = "forwarding"
 NAMES: Final = "names"
 FIREWALL: Final = "firewall"
+ENGINE: Final = "engine"
 CLOCKS: Final = "clock"
 CONTROL: Final = "control port"
 VXLAN: Final = "vxlan"
@@ -116,6 +117,10 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         what, fix = _opened(one["Traffic"], str(one["Chain"]), report)
         detail = f"{one['Chain']} refuses {what}"
         yield Finding(node.name, FIREWALL, PROBLEM, detail, fix)
+    if ails := str(report.get("Engine", "")):
+        # It knows no other way to make them.
+        fix = f"systemctl restart docker on {node.name}; with live-restore its containers go on"
+        yield Finding(node.name, ENGINE, PROBLEM, ails, fix)
     if report["Resolver"]:
         yield Finding(node.name, NAMES, PROBLEM, str(report["Resolver"]), fix)
     else:

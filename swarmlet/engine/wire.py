@@ -16,7 +16,13 @@ import msgspec
 import trio
 
 from swarmlet.clock import Seconds
-from swarmlet.errors import EngineError, EngineUnavailable, NotFound
+from swarmlet.errors import (
+    ENGINE_RULES_BACK,
+    EngineError,
+    EngineRulesGone,
+    EngineUnavailable,
+    NotFound,
+)
 
 Json = Any  # what the engine answers; callers know the shape from the Engine API
 
@@ -29,6 +35,9 @@ CONNECT_TIMEOUT: Final = Seconds(5.0)
 
 #: Reads of state wait for the engine's locks of one container at most.
 READ_TIMEOUT: Final = Seconds(30.0)
+
+#: What iptables says, and an engine passes on, when the engine's own chains are not there.
+_RULES_GONE: Final = "No chain/target/match by that name"
 
 #: As a read timeout: silence is no reason to give up.
 FOREVER: Final = Seconds(float("inf"))
@@ -173,11 +182,15 @@ def engine_errors(call: str) -> Iterator[None]:
         ) from exc
 
 
-def _refusal(status: int, raw: bytes) -> EngineError | NotFound:
+def _refusal(status: int, raw: bytes) -> EngineError | NotFound | EngineRulesGone:
     try:
         message = str(json.loads(raw)["message"])
     except (ValueError, KeyError, TypeError):
         message = raw.decode(errors="replace").strip() or f"status {status}"
+    if _RULES_GONE in message:
+        return EngineRulesGone(
+            f"the Docker Engine's firewall rules are gone: {message}", advice=ENGINE_RULES_BACK
+        )
     return NotFound(message) if status == 404 else EngineError(message, status=status)
 
 

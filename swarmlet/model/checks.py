@@ -54,7 +54,8 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``differences`` are the things in which its kernel is not as planned (``more`` others are not
     named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
     looked at, or lags behind; ``unmade`` are networks that the engine refused to make, and why.
-    ``resolver`` is why names are not answered. ``refusals`` are of other
+    ``resolver`` is why names are not answered,
+    ``engine`` what ails the engine's own rules. ``refusals`` are of other
     programs, ``suspects`` those that may refuse what comes from other nodes. ``mtu`` is the largest
     packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
     is ahead of the asker's, who fills it in.
@@ -71,6 +72,7 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     resolver: str = ""
     refusals: tuple[Refusal, ...] = ()
     suspects: tuple[str, ...] = ()
+    engine: str = ""
     mtu: int = 0
     data_port: int = DEFAULT_DATA_PORT
     control_port: int = DEFAULT_CONTROL_PORT

@@ -17,7 +17,7 @@ import msgspec
 import structlog
 import trio
 
-from swarmlet.errors import FailedPrecondition, ForwardingFailed
+from swarmlet.errors import ENGINE_RULES_BACK, FailedPrecondition, ForwardingFailed
 from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net.commands import Commands
@@ -28,7 +28,7 @@ from swarmlet.net.kernel import Kernel, Look
 from swarmlet.net.links import Links, changes
 from swarmlet.net.listing import Seen, expected, items, seen
 from swarmlet.net.nft import open_nft
-from swarmlet.net.numbers import TABLE
+from swarmlet.net.numbers import ENGINE_CHAIN, TABLE
 from swarmlet.net.plan import Plan, forgotten, nothing, plan
 from swarmlet.net.records import Bridge, bridge_of, within
 from swarmlet.net.report import Observed, differences, standing
@@ -99,6 +99,7 @@ class Forwarder:
         self._sure = False
         self._looks = self._repairs = self._failures = 0
         self._failure = ""
+        self._engine_rules_gone = False
 
     @property
     def plan(self) -> Plan:
@@ -113,6 +114,11 @@ class Forwarder:
     def failure(self) -> str:
         """Why the kernel lags behind what was given, or nothing."""
         return self._failure
+
+    @property
+    def engine_rules_gone(self) -> bool:
+        """Whether the engine's own firewall rules were there and are no more."""
+        return self._engine_rules_gone
 
     def statistics(self) -> Statistics:
         """Counters, and whether the kernel has what was given."""
@@ -345,6 +351,7 @@ class Forwarder:
         """Look at the host, and make it as planned, whatever it is now."""
         old = self._plan
         look = await self._kernel.look(tables, (plan(tables, self._facts)).links.sysctls)
+        self._mind_engine(look.facts)
         self._facts, self._indexes = look.facts, look.indexes
         new = plan(tables, look.facts)
         listings = await self._listings(new) if News.RULES in doubt else None
@@ -408,6 +415,18 @@ class Forwarder:
             log.warning("forwarding-repaired", difference=difference)
         if len(found) > NAMED:
             log.warning("forwarding-repaired", more=len(found) - NAMED)
+
+    def _mind_engine(self, now: HostFacts) -> None:
+        """Say once that a foreign flush took the engine's rules along: ours come back by us."""
+        if now.accept_chain == ENGINE_CHAIN:
+            self._engine_rules_gone = False
+        elif self._facts.accept_chain == ENGINE_CHAIN:
+            self._engine_rules_gone = True
+            log.error(
+                "engine-rules-gone",
+                consequence="the engine can make no bridge and publish no port",
+                advice=ENGINE_RULES_BACK,
+            )
 
     def _failed(self, exc: ForwardingFailed) -> None:
         self._failures += 1

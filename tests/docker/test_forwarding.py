@@ -20,6 +20,7 @@ from swarmlet.model.forwarding import (
 from tests.docker import host
 from tests.docker.host import EngineHost
 from tests.netns.driven import Driven
+from tests.netns.rig import eventually
 
 pytestmark = [pytest.mark.docker, pytest.mark.slow]
 
@@ -160,3 +161,15 @@ def test_tasks_of_a_real_engine(node: Node) -> None:
         node.engine.docker("network", "rm", name)
     node.forwarder.order("clear")
     assert node.state() == before
+
+
+def test_an_engine_whose_rules_were_flushed_says_so(node: Node) -> None:
+    """Ours come back; its own it makes when it starts, and until then it makes no bridge."""
+    red, blue = NETWORKS.values()
+    node.forwarder.order("tables", records())
+    node.network(red)
+    node.run("nft", "flush", "ruleset")
+    eventually(lambda: "engine-rules-gone" in node.forwarder.log())
+    eventually(lambda: "table ip swarmlet" in node.run("nft", "list", "tables"))
+    words = ["network", "create", "--subnet", blue.subnet, "blue"]
+    assert b"No chain/target/match by that name" in node.engine.docker(*words, check=False).stderr

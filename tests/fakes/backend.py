@@ -235,11 +235,6 @@ class FakeBackend:
         changed = replace(cluster, tokens=tokens)
         await self.propose(PutCluster(cluster=changed, expect=cluster.version))
 
-    async def set_role(self, node_id: str, expect: int, role: Role) -> None:
-        node = self.store.node(node_id)
-        assert node is not None
-        await self.update_node(node_id, expect, replace(node.spec, role=role))
-
     async def update_node(self, node_id: str, expect: int, spec: NodeSpec) -> None:
         node = self.store.node(node_id)
         assert node is not None

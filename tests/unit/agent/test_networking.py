@@ -2,8 +2,7 @@
 
 import itertools
 import random
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +28,8 @@ from tests.fakes.fake_engine import FakeEngine, Refusal
 from tests.rig import task
 from tests.waiting import eventually
 
+NO_CHAIN = "No chain/target/match by that name"
+
 FRONT = NetworkRecord(id="net1", name="front", subnet="10.9.1.0/24", gateway="10.9.1.1")
 BACK = NetworkRecord(id="net2", name="back", subnet="10.9.2.0/24", gateway="10.9.2.1")
 
@@ -47,6 +48,7 @@ class FakeForwarder:
         self.stuck = False
         self.cleared = False
         self.failure = ""
+        self.engine_rules_gone = False
         #: What is not as it should be; a repair puts right what ends in "!".
         self.wrong: list[str] = []
 
@@ -150,19 +152,6 @@ async def a_node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
 
 
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """A short path: unix sockets have 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="swlt-") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-async def fake(directory: Path) -> AsyncIterator[FakeEngine]:
-    async with FakeEngine(directory / "docker.sock").serve() as fake:
-        yield fake
-
-
-@pytest.fixture
 async def node(fake: FakeEngine, directory: Path) -> AsyncIterator[Node]:
     async with a_node(fake, directory) as node:
         yield node
@@ -252,6 +241,27 @@ async def test_a_foreign_network_of_that_name_is_left_alone_and_named(node: Node
     del node.engine.networks["x"]
     await node.networking.prepare(attached((FRONT, "10.9.1.5")))
     assert (await node.networking.examine()).unmade == ()
+
+
+async def test_an_engine_without_its_rules_is_waited_for_and_named(node: Node) -> None:
+    """It makes no bridge before it is restarted: the fault of no task."""
+
+    def refuse() -> None:
+        raise Refusal(500, f"Unable to enable NAT rule: iptables: {NO_CHAIN}. (exit status 1)")
+
+    node.tell(FRONT)
+    one = attached((FRONT, "10.9.1.5"))
+    with (
+        node.engine.fault("POST /networks/create", refuse),
+        pytest.raises(EngineUnavailable, match=NO_CHAIN) as caught,
+    ):
+        await node.networking.prepare(one)
+    assert "systemctl restart docker" in caught.value.advice
+    assert "firewall rules" in (await node.networking.examine()).engine
+    await node.networking.prepare(one)
+    assert (await node.networking.examine()).engine == ""
+    node.forwarder.engine_rules_gone = True
+    assert "firewall rules" in (await node.networking.examine()).engine
 
 
 async def test_a_network_that_nobody_told_of_is_waited_for(node: Node) -> None:

@@ -1,7 +1,6 @@
 """The worker against an engine that fails on request."""
 
 import copy
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -19,19 +18,6 @@ from swarmlet.model.specs import HealthConfig
 from tests.fakes.fake_engine import Dropped, FakeEngine, Refusal
 from tests.rig import Rig, running, task, wanting
 from tests.waiting import PATIENCE, eventually
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A short path: unix sockets have 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="swlt-") as path:
-        yield Path(path)
-
-
-@pytest.fixture
-async def fake(directory: Path) -> AsyncIterator[FakeEngine]:
-    async with FakeEngine(directory / "docker.sock").serve() as fake:
-        yield fake
 
 
 @pytest.fixture
@@ -113,6 +99,16 @@ async def test_an_error_at_create_rejects(rig: Rig, fake: FakeEngine) -> None:
         rig.assign(one)
         status = await rig.until(one, TaskState.REJECTED)
     assert status.err == "no space left on device"
+
+
+async def test_an_engine_that_lost_its_rules_rejects_no_task(rig: Rig, fake: FakeEngine) -> None:
+    """Somebody flushed them: it publishes no port until it is restarted."""
+    words = "driver failed programming external connectivity: No chain/target/match by that name."
+    one = task()
+    with fake.fault("POST .*/start", refuse(500, words)):
+        rig.assign(one)
+        await eventually(lambda: fake.count("POST .*/start") >= 2)
+    await rig.until(one, TaskState.RUNNING)
 
 
 async def test_a_cut_stream_misses_nothing(rig: Rig, fake: FakeEngine) -> None:

@@ -50,6 +50,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "Resolver": "",
         "Refusals": [],
         "Suspects": [],
+        "Engine": "",
         "MTU": 1450,
         "DataPathPort": 4789,
         "ControlPort": 2377,

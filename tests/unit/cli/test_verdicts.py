@@ -68,6 +68,9 @@ def test_each_difference_is_named_with_its_way_out() -> None:
         Finding("a", "forwarding", "problem", "3 more differences", fix),
         Finding("a", "names", "problem", "it is gone", fix),
     ]
+    (lame,) = bad(judge([A], {A.id: report(Engine="its rules are gone")}, {}, fixed=True))
+    assert (lame.check, lame.detail) == ("engine", "its rules are gone")
+    assert lame.fix.startswith("systemctl restart docker on a")
     after = judge([A], {A.id: report(Differences=["y"], Repaired=["x"])}, {}, fixed=True)
     assert after[:2] == [
         Finding("a", "forwarding", "repaired", "x"),

@@ -288,3 +288,22 @@ async def test_a_bridge_that_was_set_up_is_nobodys_to_change(host: Host) -> None
     await host.forwarder.adopt(network(1))
     host.kernel.others_set(host.setting, "1")
     assert await host.repairs() == 1
+
+
+async def test_an_engine_whose_rules_were_flushed_is_said_once(
+    host: Host, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it has made them anew; one that never had any is no news."""
+    capsys.readouterr()
+    for chain, gone, said in (
+        ("FORWARD", False, 0),
+        ("DOCKER-USER", False, 0),
+        ("", True, 1),
+        ("FORWARD", True, 0),
+        ("DOCKER-USER", False, 0),
+        ("", True, 1),
+    ):
+        host.kernel.facts = replace(host.kernel.facts, accept_chain=chain)
+        await host.repairs()
+        assert host.forwarder.engine_rules_gone is gone
+        assert capsys.readouterr().out.count("engine-rules-gone") == said
