@@ -17,7 +17,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet import durable
-from swarmlet.agent import examination
+from swarmlet.agent import examination, peers
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
@@ -156,6 +156,7 @@ class Networking:
         self._rng = rng
         self._records = Records(_load(self._file))
         self._halted: frozenset[str] = frozenset()
+        self._silent: frozenset[int] = frozenset()
         self._rules_gone = False  # the engine said so when it made a bridge
         self._nameservers: dict[str, tuple[str, ...]] = {}
         self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
@@ -181,7 +182,11 @@ class Networking:
         self._forwarder.set_tables(self._own_tables())
 
     def _own_tables(self) -> Tables:
-        return replace(self.tables, control_port=self._control_port, halted=self._halted)
+        return replace(
+            peers.avoiding(self.tables, self._silent),
+            control_port=self._control_port,
+            halted=self._halted,
+        )
 
     def _note(self) -> None:
         self._version += 1
@@ -277,6 +282,23 @@ class Networking:
             self._halted = task_ids
             self._forward()
 
+    # --- other nodes ----------------------------------------------------------------------------
+
+    async def ask_peers(self) -> dict[int, bool]:
+        """Whether each node that managers call ready answers, by its number."""
+        return await peers.answering(self.tables, self._rng)
+
+    def set_silent(self, numbers: frozenset[int]) -> None:
+        """These nodes do not answer: no new connection goes to them, whatever managers said."""
+        if numbers != self._silent:
+            if numbers:
+                log.warning("nodes-silent", numbers=sorted(numbers), consequence="avoided")
+            self._silent = numbers
+            self._forward()
+            self._note()
+
+    # --- the engine's networks ------------------------------------------------------------------
+
     async def _endpoint(self, attachment: Attachment) -> Endpoint:
         record = self.tables.networks.get(attachment.network_id)
         if record is None or not attachment.address:
@@ -352,7 +374,7 @@ class Networking:
         listen = sorted(n.gateway for n in tables.networks.values() if n.id in here)
         known = {task.id for task in local}
         self._nameservers = {k: v for k, v in self._nameservers.items() if k in known}
-        await self._names.publish(tables, listen, self._nameservers)
+        await self._names.publish(peers.avoiding(tables, self._silent), listen, self._nameservers)
 
     async def _save(self) -> None:
         data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)

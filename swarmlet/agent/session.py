@@ -3,6 +3,7 @@
 A session that ends is followed by the next one; nothing that happens here touches a container.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -10,7 +11,7 @@ import structlog
 import trio
 
 from swarmlet import __version__
-from swarmlet.clock import Nanos, Rng
+from swarmlet.clock import Nanos, Rng, Seconds
 from swarmlet.errors import EngineUnavailable, SwarmletError
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
@@ -172,6 +173,11 @@ class AgentSession:
         self._patience = DIAL_FIRST
         self._connected = trio.Event()
         self._over = False
+        self._alone_since = -math.inf  # nobody knows how long: no session yet
+
+    def alone(self) -> Seconds:
+        """For how long there is no session; 0 while there is one."""
+        return Seconds(0 if self._channel else trio.current_time() - self._alone_since)
 
     def report(self, task_id: str, status: TaskStatus) -> None:
         """Report a task's status, now or as soon as there is a session."""
@@ -239,7 +245,9 @@ class AgentSession:
             self._connected.set()
             await self._converse(channel)
         finally:
-            self._channel = None
+            if self._channel is not None:
+                self._channel = None
+                self._alone_since = trio.current_time()
             self._connected = trio.Event()
             await channel.aclose()
 

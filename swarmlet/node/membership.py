@@ -13,6 +13,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.describe import describe
+from swarmlet.agent.lookout import Lookout
 from swarmlet.agent.networking import Networking
 from swarmlet.agent.session import AgentSession, NodeRemoved
 from swarmlet.agent.storage import Storage
@@ -101,6 +102,9 @@ class Membership:
             engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
         )
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
+        self._lookout = Lookout(
+            self._session.alone, self.networking.ask_peers, self.networking.set_silent
+        )
 
     async def run(
         self,
@@ -126,6 +130,7 @@ class Membership:
             await nursery.start(self.networking.run)
             await nursery.start(self._worker.run)
             nursery.start_soon(self._hold_sessions)
+            nursery.start_soon(self._lookout.run)
             nursery.start_soon(self._follow_role, nursery)
             nursery.start_soon(
                 partial(renew_in_time, lambda: self.identity.cert, self._renew, now=self._now)

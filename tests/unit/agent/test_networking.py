@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,14 @@ from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.errors import EngineError, EngineUnavailable
 from swarmlet.model import checks
-from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
+from swarmlet.model.forwarding import (
+    Attachment,
+    NetworkRecord,
+    PeerRecord,
+    Reach,
+    Tables,
+    TaskRecord,
+)
 from swarmlet.model.specs import DnsConfig
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.plan import Plan, plan
@@ -162,6 +170,11 @@ def attached(*places: tuple[NetworkRecord, str], dns: DnsConfig | None = None) -
     return replace(task(dns_config=dns), attachments=attachments)
 
 
+def knows(names: FakeNames, ident: str, reach: Reach) -> bool:
+    peer = names.tables.peers.get(ident)
+    return peer is not None and peer.reach is reach
+
+
 def as_record(assignment: Assignment) -> TaskRecord:
     return TaskRecord(
         id=assignment.task_id,
@@ -288,6 +301,22 @@ async def test_what_lost_its_process_is_told_to_the_kernel(node: Node) -> None:
     assert node.networking.tables.halted == frozenset()
     node.networking.set_halted(frozenset())
     assert node.forwarder.tables.halted == frozenset()
+
+
+async def test_a_node_that_does_not_answer_is_avoided_until_it_does(node: Node) -> None:
+    """By packets and by names, whatever managers said last; who is lost stays lost."""
+    peers = tuple(
+        PeerRecord(id=f"n{n}", number=n, addr=f"192.0.2.{n}", reach=reach)
+        for n, reach in ((1, Reach.READY), (2, Reach.READY), (3, Reach.LOST))
+    )
+    told = Forwarding(seq=1, full=True, me=1, networks=(FRONT,), peers=peers)
+    node.networking.take(told)
+    for silent, seen in (({2, 3}, Reach.SUSPECT), (set[int](), Reach.READY)):
+        node.networking.set_silent(frozenset(silent))
+        tables = node.forwarder.tables
+        assert [p.reach for p in tables.peers.values()] == [Reach.READY, seen, Reach.LOST]
+        await eventually(partial(knows, node.names, "n2", seen))
+    assert node.networking.tables.peers["n2"].reach is Reach.READY
 
 
 async def test_names_are_answered_before_a_container_begins(node: Node) -> None:
