@@ -236,6 +236,7 @@ def _look(
         Indexes(
             device["ifindex"] if device else 0,
             frozenset(d["ifindex"] for d in devices if d["ifname"] in _bridges(devices)),
+            bearer["ifindex"] if (bearer := _bearer(tables, devices)) else 0,
         ),
     )
 
@@ -252,8 +253,7 @@ def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
 
 
 def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
-    own = next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
-    bearer = next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
+    bearer = _bearer(tables, devices)
     # Loopback may hold a node's address; that says nothing of where packets go.
     underlay = bearer if bearer and bearer["ifname"] != "lo" else None
     return HostFacts(
@@ -263,6 +263,12 @@ def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) 
         bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
         accept_chain=accept_chain,
     )
+
+
+def _bearer(tables: Tables, devices: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The device that bears the address by which peers know this node."""
+    own = next((p.addr for p in tables.peers.values() if p.number == tables.me), "")
+    return next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
 
 
 def _plugs(devices: list[dict[str, Any]]) -> list[Plug]:

@@ -79,8 +79,8 @@ async def watch_links(
 ) -> None:
     """Tell of changes to our links, addresses, routes and neighbours, and ports of our bridges.
 
-    Of settings the kernel tells few (``forwarding``, ``rp_filter``, ``proxy_arp``), and not who
-    changed them.
+    And to the device that carries packets to other nodes. Of settings the kernel tells few
+    (``forwarding``, ``rp_filter``, ``proxy_arp``), and not who changed them.
     """
     reader = LinkNews(ours, indexes)
     with _socket(_NETLINK_ROUTE) as sock:
@@ -146,10 +146,11 @@ def _concerns(said: dict[int, bytes]) -> News:
 
 
 class Indexes(NamedTuple):
-    """Interface numbers of our device (0 if there is none) and of our bridges."""
+    """Interface numbers: of our device and of what carries it (0 if not there), of our bridges."""
 
     device: int = 0
     bridges: frozenset[int] = frozenset()
+    underlay: int = 0
 
 
 class LinkNews:
@@ -168,25 +169,33 @@ class LinkNews:
         )
 
     def _concerns(self, kind: int, body: bytes) -> bool:
-        indexes = self._indexes()
+        indexes, index = self._indexes(), int.from_bytes(body[4:8], sys.byteorder)
+        found = False
         if kind in _RTM_LINK:
-            said = dict(attributes(body[16:]))
-            name = _text(said.get(_IFLA_IFNAME, b""))
-            master = int.from_bytes(said.get(_IFLA_MASTER, b""), sys.byteorder)
-            return name == DEVICE or name.startswith(BRIDGE_PREFIX) or master in indexes.bridges
-        if kind in _RTM_ROUTE:
-            return body[5] == PROTOCOL
-        if kind in _RTM_RULE:
+            # Of the underlay: what fits through it may be something else now.
+            found = index == indexes.underlay or _is_ours(dict(attributes(body[16:])), indexes)
+        elif kind in _RTM_ROUTE:
+            found = body[5] == PROTOCOL
+        elif kind in _RTM_RULE:
             pref = dict(attributes(body[12:])).get(_FRA_PRIORITY, b"")
-            return FIRST_RULE <= int.from_bytes(pref, sys.byteorder) <= LAST_RULE
-        if kind == _RTM_NETCONF:
-            said = dict(attributes(body[4:]))
-            index = int.from_bytes(said.get(_NETCONFA_IFINDEX, b""), sys.byteorder, signed=True)
-            return index in {_NETCONF_ALL, indexes.device, *indexes.bridges}
-        if kind in (*_RTM_ADDR, *_RTM_NEIGH):
+            found = FIRST_RULE <= int.from_bytes(pref, sys.byteorder) <= LAST_RULE
+        elif kind == _RTM_NETCONF:
+            of = dict(attributes(body[4:])).get(_NETCONFA_IFINDEX, b"")
+            which = int.from_bytes(of, sys.byteorder, signed=True)
+            found = which in {_NETCONF_ALL, indexes.device, *indexes.bridges}
+        elif kind in _RTM_ADDR:
+            found = index in {indexes.device, indexes.underlay}
+        elif kind in _RTM_NEIGH:
             # Neighbours of bridges come and go by themselves.
-            return int.from_bytes(body[4:8], sys.byteorder) == indexes.device
-        return False
+            found = index == indexes.device
+        return found
+
+
+def _is_ours(said: dict[int, bytes], indexes: Indexes) -> bool:
+    """Whether a link is our device, a bridge of ours, or a port of one."""
+    name = _text(said.get(_IFLA_IFNAME, b""))
+    master = int.from_bytes(said.get(_IFLA_MASTER, b""), sys.byteorder)
+    return name == DEVICE or name.startswith(BRIDGE_PREFIX) or master in indexes.bridges
 
 
 def _text(value: bytes) -> str:

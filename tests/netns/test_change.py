@@ -1,8 +1,11 @@
 """What becomes of connections when tasks, nodes, rules and programs go."""
 
 import contextlib
+import fcntl
 import re
 import socket
+import sys
+import termios
 
 import pytest
 from msgspec.structs import replace
@@ -182,6 +185,26 @@ def test_what_changed_during_a_crash_is_caught_up(fresh: Lan) -> None:
         fresh.change("web1", serving=True)
         assert "10.10.9.12" not in host.space.run("ip", "route")
         assert exchange(sock) == f"web1 {CLIENT}"
+
+
+def test_tasks_go_on_over_a_smaller_underlay(fresh: Lan) -> None:
+    """Bridges and containers keep their MTU: the node tells them what fits through the overlay."""
+    asker = fresh.containers["web1"].space
+    old = connect(asker, ("10.10.9.12", 80))
+    assert exchange(old) == "web2 10.10.9.11"
+    for host in fresh.hosts.values():
+        host.space.ip("link set eth0 mtu 1400")
+    for host in fresh.hosts.values():
+        eventually(lambda: "mtu 1350" in host.space.run("ip", "link", "show", "swl0"))  # noqa: B023  # called at once
+    for sock in (old, connect(asker, ("10.10.9.200", 80))):
+        sock.sendall(bytes(200_000))
+        eventually(lambda: unacknowledged(sock) == 0)  # noqa: B023  # called at once
+        sock.close()
+
+
+def unacknowledged(sock: socket.socket) -> int:
+    """Bytes that the other side has not confirmed."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
 
 @pytest.mark.parametrize("engine", ["without its rules", "that leaves forwarding alone"])

@@ -55,10 +55,14 @@ def test_a_transaction_may_come_in_pieces() -> None:
     assert reader.read(generation(OTHERS)) == News.RULES
 
 
-def link(name: str, master: int = 0) -> bytes:
+def link(name: str, master: int = 0, index: int = 99) -> bytes:
     parts = [text(3, name)]
     parts += [attribute(10, master.to_bytes(4, sys.byteorder))] if master else []
-    return bytes(16) + b"".join(parts)
+    return struct.pack("=BBHiII", 0, 0, 1, index, 0, 0) + b"".join(parts)
+
+
+def address(index: int) -> bytes:
+    return struct.pack("=BBBBI", 2, 32, 0, 0, index)
 
 
 def neighbour(index: int) -> bytes:
@@ -79,6 +83,10 @@ def setting(index: int) -> bytes:
         (16, link("veth1", master=8), True),
         (16, link("veth1", master=9), False),
         (16, link("eth0"), False),
+        (16, link("eth0", index=5), True),
+        (20, address(5), True),
+        (20, address(6), False),
+        (21, address(7), True),
         (25, bytes(5) + b"\x5e" + bytes(6), True),
         (25, bytes(5) + b"\x02" + bytes(6), False),
         (29, neighbour(7), True),
@@ -94,7 +102,7 @@ def setting(index: int) -> bytes:
 )
 def test_foreign_links_are_news(kind: int, body: bytes, concerns: bool) -> None:
     """Ours, ports of our bridges, and what we put on them."""
-    reader = LinkNews(lambda asker: asker == OURS, lambda: Indexes(7, frozenset({8})))
+    reader = LinkNews(lambda asker: asker == OURS, lambda: Indexes(7, frozenset({8}), 5))
     assert reader.read(message(kind, body, OTHERS)) is concerns
     assert not reader.read(message(kind, body, OURS))
 
