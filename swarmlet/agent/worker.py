@@ -236,7 +236,7 @@ class Worker:
         """A task lost its process, or has one again. When it serves again, its supervisor says."""
         self._places.set_halted(self._units.halted())
         status = unit.known.status
-        if status is None or status.state is not TaskState.RUNNING:
+        if status is None or status.state is not TaskState.RUNNING or status.halted:
             return
         if unit.halted and unit.task.desired <= TaskState.RUNNING:
             self._publish(unit, msgspec.structs.replace(status, halted=True, message=HALTED))

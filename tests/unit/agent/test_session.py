@@ -1,5 +1,6 @@
 """The agent's session, with a manager at the other end of a stream in memory."""
 
+import math
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -128,6 +129,20 @@ async def test_a_goodbye_waits_for_the_session_that_is_being_made(
         await manager.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
         assert isinstance(await said(manager), Hello)
         assert await said(manager) == Goodbye(reason=GoodbyeReason.LEAVE)
+
+
+async def test_a_node_is_alone_from_the_end_of_its_session(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Not from the last try to get another; and before the first one for ever."""
+    async with connected() as (_, session, manager):
+        assert math.isinf(session.alone())
+        await welcome(manager)
+        await trio.sleep(1)
+        assert not session.alone()
+        await manager.aclose()
+        await trio.sleep(10)
+        assert 9 < session.alone() <= 10
 
 
 async def test_a_node_without_its_engine_falls_silent_and_returns_with_it(
