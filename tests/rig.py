@@ -73,6 +73,9 @@ class NoPlaces:
     async def applied(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def relieve(self, task: Assignment) -> None:
+        assert not task.attachments
+
 
 class Rig:
     """What a manager sees and says."""
@@ -83,9 +86,10 @@ class Rig:
         directory: Path,
         *,
         alone_after: float = 1e9,
+        places: "NoPlaces | None" = None,
     ) -> None:
         self.engine = engine
-        self.places = NoPlaces()
+        self.places = places or NoPlaces()
         self.reports: list[tuple[str, TaskStatus]] = []
         self.worker = Worker(
             engine,
@@ -128,11 +132,16 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def running(
-    socket: Path, directory: Path, *, alone_after: float = 1e9, full: bool = True
+    socket: Path,
+    directory: Path,
+    *,
+    alone_after: float = 1e9,
+    full: bool = True,
+    places: NoPlaces | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig whose worker runs; leaving cancels it, as a stop of the daemon does."""
     async with Engine(socket) as engine, trio.open_nursery() as nursery:
-        rig = Rig(engine, directory, alone_after=alone_after)
+        rig = Rig(engine, directory, alone_after=alone_after, places=places)
         await nursery.start(rig.worker.run)
         if full:
             rig.assign(full=True)

@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -27,10 +28,10 @@ http { access_log off; keepalive_requests 1000000;
 """
 
 
-def build(target: Path) -> None:
+def build(target: Path, programs: Iterable[str] = PROGRAMS) -> None:
     """Write the archive. Raises FailedPrecondition when a program is not installed."""
     files = {Path("/bin/busybox")}
-    for program in PROGRAMS:
+    for program in programs:
         files |= _with_libraries(program)
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as tar:

@@ -14,6 +14,7 @@ from swarmlet.engine import convert
 from swarmlet.engine.client import Engine
 from swarmlet.engine.convert import Container
 from swarmlet.errors import EngineError, NotFound
+from swarmlet.model.objects import TaskState
 
 
 class Actions:
@@ -116,6 +117,8 @@ class Actions:
         # Not under the limit: a stop waits for the grace period, not for the engine.
         known = unit.task.spec.container_spec is not None  # else a stranger: the engine knows
         grace = convert.stop_seconds(unit.task.spec) if known else None
+        if known and _may_have_clients(unit):
+            await self._places.relieve(unit.task)
         await self._engine.stop(unit.container_ref, grace=grace)
         await self._watch.look(unit)
 
@@ -147,3 +150,9 @@ class Actions:
             self._watch.see(unit, found)
         else:
             unit.learn(failure=Failure(action=Action.CREATE, message=conflict.message))
+
+
+def _may_have_clients(unit: Unit) -> bool:
+    """Whether a manager took a task out of service; one that failed has nothing to answer with."""
+    told = unit.task.desired > TaskState.RUNNING
+    return told and not unit.known.state(unit.task).ended

@@ -6,7 +6,7 @@ What was said last is kept on disk: a node that boots without managers forwards 
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -17,7 +17,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet import durable
-from swarmlet.agent import examination, peers
+from swarmlet.agent import examination, peers, relief
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
@@ -34,6 +34,7 @@ from swarmlet.errors import (
 )
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables
+from swarmlet.net.connections import Connections
 from swarmlet.net.plan import Plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
@@ -95,6 +96,10 @@ class Forwarder(examination.Forwarding, Protocol):
 
     def bridge(self, network: NetworkRecord) -> Bridge:
         """The bridge of a network on this node."""
+        ...
+
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
+        """The TCP connections to tasks of this node, by address. Raises ForwardingFailed."""
         ...
 
     async def adopt(self, network: NetworkRecord) -> None:
@@ -257,6 +262,20 @@ class Networking:
             unmade=tuple(why for key, why in self._unmade.items() if key in known),
         )
 
+    async def connections(self, tasks: Collection[str]) -> dict[str, int]:
+        """How many TCP connections tasks of this node have. Raises ForwardingFailed."""
+        places = {
+            place.address: task.id
+            for task in map(self.tables.tasks.get, tasks)
+            if task is not None and task.node == self.tables.me
+            for place in task.attachments
+            if place.address
+        }
+        counted: Counter[str] = Counter()
+        for address, found in (await self._forwarder.connections(places)).items():
+            counted[places[address]] += found.open
+        return dict(counted)
+
     # --- places for tasks -----------------------------------------------------------------------
 
     async def prepare(self, task: Assignment) -> list[Endpoint]:
@@ -301,6 +320,20 @@ class Networking:
             self._nameservers |= news
             self._note()
 
+    async def relieve(self, task: Assignment) -> None:
+        """See :class:`swarmlet.agent.places.Places`."""
+        addresses = [place.address for place in task.attachments if place.address]
+        with trio.move_on_after(relief.patience(task)):
+            while addresses and relief.others_serve(self.tables, task):
+                try:
+                    found = await self._forwarder.connections(addresses)
+                    if not any(one.busy for one in found.values()):
+                        return
+                except ForwardingFailed as exc:
+                    log.warning("connections-not-known", task=task.name, reason=exc.message)
+                    return
+                await trio.sleep(relief.LOOK_EVERY)
+
     # --- other nodes ----------------------------------------------------------------------------
 
     async def ask_peers(self) -> dict[int, bool]:
@@ -324,7 +357,7 @@ class Networking:
             raise EngineUnavailable(f"network {attachment.network_id} is not known here yet")
         async with self._making[record.id]:
             network = await self._bridge_network(record)
-        return Endpoint(network, attachment.address, record.gateway)
+        return Endpoint(network, attachment.address, record.gateway, record.name)
 
     async def _bridge_network(self, record: NetworkRecord) -> str:
         """The engine's network for one of the cluster's; made when it is not there."""

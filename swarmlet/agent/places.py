@@ -23,3 +23,7 @@ class Places(Protocol):
     async def applied(self) -> None:
         """Return once the kernel forwards by all that was said so far."""
         ...
+
+    async def relieve(self, task: Assignment) -> None:
+        """Return when the clients of a task that is to stop went elsewhere, or cannot."""
+        ...

@@ -1,6 +1,6 @@
 """What the HTTP API needs of the daemon behind it. The daemon implements it; tests fake it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -175,5 +175,12 @@ class Backend(Protocol):
         """Have a node look at its networks, and with ``fix`` repair them; "" is this node.
 
         Only managers can ask others. Raises Unavailable when the node does not answer.
+        """
+        ...
+
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        """How many TCP connections tasks of a node have, by their identifiers.
+
+        Raises Unavailable when the node does not answer.
         """
         ...

@@ -5,7 +5,18 @@ from typing import Final
 
 import msgspec
 
-from swarmlet.api import containers, doctor, later, networks, nodes, services, swarm, system, tasks
+from swarmlet.api import (
+    connections,
+    containers,
+    doctor,
+    later,
+    networks,
+    nodes,
+    services,
+    swarm,
+    system,
+    tasks,
+)
 from swarmlet.api.calls import Answer, Call
 
 Handler = Callable[[Call], Awaitable[Answer | None]]
@@ -76,6 +87,7 @@ ROUTES: Final = tuple(
         ("GET", "/swarmlet/network/plan", doctor.plan),
         ("GET", "/swarmlet/network/check", doctor.check),
         ("POST", "/swarmlet/network/check", doctor.repair),
+        ("GET", "/swarmlet/services/{id}/connections", connections.of_service),
     )
 )
 

@@ -19,9 +19,11 @@ COLUMNS: Final = (
     Column("NODE", "Node"),
     Column("STATE", "State"),
     Column("WEIGHT", "Weight"),
+    Column("CONNECTIONS", "Connections"),
 )
 
 _WEIGHT: Final = "swarmlet.lb.weight"
+_PUBLISH_ADDRESS: Final = "swarmlet.publish.address"
 #: Networks of which the API has only the identifier are shown by its beginning.
 _SHORT: Final = 12
 #: From here on a task's state does not change any more, and it has no address.
@@ -33,7 +35,10 @@ _ENDED: Final = ("complete", "shutdown", "failed", "rejected", "remove", "orphan
 @FORMAT
 @pass_app
 def endpoints(app: App, service: str, style: str) -> None:
-    """Show the addresses of a service: virtual ones, published ports, and those of its tasks."""
+    """Show by which addresses a service is reached: virtual ones, published ports, its tasks.
+
+    CONNECTIONS are TCP connections that a task has now; "?" when its node does not answer.
+    """
     found = services.get(app, service)
     names = {str(n["Id"]): str(n["Name"]) for n in app.client.get("/networks") or ()}
     hosts = {
@@ -41,9 +46,10 @@ def endpoints(app: App, service: str, style: str) -> None:
         for n in app.client.get("/nodes") or ()
     }
     tasks = app.client.get("/tasks", filters(service=[str(found["ID"])])) or ()
+    counted = app.client.get(f"/swarmlet/services/{found['ID']}/connections")["Connections"]
     rows = [*_own(found, names), *_published(found)]
     for task in sorted(tasks, key=lambda t: (t.get("Slot", 0), t["ID"])):
-        rows += _of_task(task, str(found["Spec"]["Name"]), hosts)
+        rows += _of_task(task, str(found["Spec"]["Name"]), hosts, counted)
     show(app, COLUMNS, rows, style=style)
 
 
@@ -70,13 +76,20 @@ def _own(service: Json, names: dict[str, str]) -> list[Row]:
 def _published(service: Json) -> list[Row]:
     name = str(service["Spec"]["Name"])
     ports = services.ports(service)
+    at = (service["Spec"].get("Labels") or {}).get(_PUBLISH_ADDRESS)
     return [
-        _row("(nodes)", text.removesuffix(" host"), name, "", "host" if " host" in text else "all")
+        _row("(nodes)", _where(text, at), name, "", "host" if " host" in text else "all")
         for text in (ports.split(", ") if ports else ())
     ]
 
 
-def _of_task(task: Json, service: str, hosts: dict[str, str]) -> list[Row]:
+def _where(port: str, address: str | None) -> str:
+    if port.endswith(" host"):
+        return port.removesuffix(" host")
+    return port.replace("*:", f"{address}:", 1) if address else port
+
+
+def _of_task(task: Json, service: str, hosts: dict[str, str], counted: dict[str, int]) -> list[Row]:
     state = str((task.get("Status") or {}).get("State", ""))
     if state in _ENDED:
         return []
@@ -91,6 +104,7 @@ def _of_task(task: Json, service: str, hosts: dict[str, str]) -> list[Row]:
             node,
             _word(state, str(task.get("DesiredState", ""))),
             str(labels.get(_WEIGHT, "1")),
+            str(counted.get(str(task["ID"]), "?")),
         )
         for attachment in task.get("NetworksAttachments") or ()
         for network in (attachment.get("Network") or {},)

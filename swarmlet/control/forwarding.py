@@ -32,6 +32,9 @@ from swarmlet.model.objects import (
 )
 from swarmlet.state.store import View
 
+#: Characters of a container's identifier that engines take for its host name.
+SHORT_ID: Final = 12
+
 _REACH: Final = {NodeState.DOWN: Reach.LOST, NodeState.DISCONNECTED: Reach.SUSPECT}
 
 
@@ -91,7 +94,7 @@ def task(view: View, of: Task) -> TaskRecord | None:
         name=of.name,
         slot=of.slot,
         node=host.number,
-        hostname=of.spec.container.hostname,
+        hostname=of.spec.container.hostname or _default_hostname(of),
         attachments=of.attachments,
         serving=serves(of),
         weight=_weight(of),
@@ -113,6 +116,12 @@ def container(view: View, of: AttachedContainer) -> TaskRecord | None:
         serving=of.running,
         container_id=of.container_id,
     )
+
+
+def _default_hostname(of: Task) -> str:
+    """What a container calls itself unless told otherwise: programs tell it to their peers."""
+    container = of.status.container
+    return container.container_id[:SHORT_ID] if container else ""
 
 
 def serves(of: Task) -> bool:

@@ -71,6 +71,10 @@ def create_body(task: Assignment, endpoints: Sequence[Endpoint] = ()) -> Json:
         # Names are the cluster's to answer: the node's resolver listens at the gateway's address,
         # and asks the task's own servers for the rest.
         body["HostConfig"] |= {"NetworkMode": first.network, "Dns": [first.gateway]}
+        if (dns := spec.dns_config) and any(o.startswith("ndots:") for o in dns.options):
+            # With this option an engine passes no name without a dot on to us: so they get one.
+            domains = (endpoint.name for endpoint in endpoints)
+            body["HostConfig"]["DnsSearch"] = [*dict.fromkeys((*domains, *dns.search))]
         place = {"IPAMConfig": {"IPv4Address": first.address}}
         body["NetworkingConfig"] = {"EndpointsConfig": {first.network: place}}
     return _present(body)

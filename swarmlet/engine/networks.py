@@ -11,11 +11,15 @@ NETWORK_LABEL: Final = "com.docker.swarm.network.id"
 
 
 class Endpoint(NamedTuple):
-    """A container's place in a network of the engine. ``network`` is the engine's identifier."""
+    """A container's place in a network of the engine. ``network`` is the engine's identifier.
+
+    ``name`` is the cluster's name of the network.
+    """
 
     network: str
     address: str
     gateway: str
+    name: str
 
 
 def network_body(record: NetworkRecord, *, bridge: str, mtu: int) -> Json:

@@ -19,6 +19,12 @@ PUBLISH_ADDRESS_LABEL: Final = "swarmlet.publish.address"
 WEIGHT_LABEL: Final = "swarmlet.lb.weight"
 MAX_WEIGHT: Final = 1000
 
+#: Container label of a template: seconds that a task which is to stop waits for clients that still
+#: use connections of before, when others can serve them.
+DRAIN_LABEL: Final = "swarmlet.lb.drain"
+DEFAULT_DRAIN: Final = 15
+MAX_DRAIN: Final = 3600
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """Base of all records."""

@@ -5,6 +5,8 @@ from itertools import chain
 from typing import Final
 
 from swarmlet.model.forwarding import (
+    DRAIN_LABEL,
+    MAX_DRAIN,
     MAX_WEIGHT,
     PUBLISH_ADDRESS_LABEL,
     STICKY_LABEL,
@@ -85,8 +87,26 @@ def _labels(spec: ServiceSpec) -> Problems:
     return chain(
         _sticky(spec.labels.get(STICKY_LABEL)),
         _publish_address(spec.labels.get(PUBLISH_ADDRESS_LABEL)),
-        _weight(spec.task_template.container.labels.get(WEIGHT_LABEL)),
+        _whole(spec, WEIGHT_LABEL, MAX_WEIGHT),
+        _whole(spec, DRAIN_LABEL, MAX_DRAIN),
+        _misplaced(spec),
     )
+
+
+def _misplaced(spec: ServiceSpec) -> Problems:
+    """Where they stand they would have no effect."""
+    for name in (WEIGHT_LABEL, DRAIN_LABEL):
+        yield from only_if(
+            name in spec.labels,
+            f"Labels.{name}",
+            "belongs on the container (--container-label, labels in a stack file)",
+        )
+    for name in (STICKY_LABEL, PUBLISH_ADDRESS_LABEL):
+        yield from only_if(
+            name in spec.task_template.container.labels,
+            f"TaskTemplate.ContainerSpec.Labels.{name}",
+            "belongs on the service (--label, deploy.labels in a stack file)",
+        )
 
 
 def _sticky(text: str | None) -> Problems:
@@ -105,12 +125,14 @@ def _publish_address(text: str | None) -> Problems:
         )
 
 
-def _weight(text: str | None) -> Problems:
+def _whole(spec: ServiceSpec, name: str, most: int) -> Problems:
+    """A label of the container that is a number."""
+    text = spec.task_template.container.labels.get(name)
     if text is None:
         return
-    whole = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_WEIGHT))
+    whole = text.isascii() and text.isdigit() and len(text) <= len(str(most))
     yield from only_if(
-        not whole or int(text) > MAX_WEIGHT,
-        f"TaskTemplate.ContainerSpec.Labels.{WEIGHT_LABEL}",
-        f'"{text}": a whole number between 0 and {MAX_WEIGHT} is needed',
+        not whole or int(text) > most,
+        f"TaskTemplate.ContainerSpec.Labels.{name}",
+        f'"{text}": a whole number between 0 and {most} is needed',
     )

@@ -28,6 +28,14 @@ PREDEFINED: Final = frozenset({"bridge", "host", "none", "default"})
 WIDEST: Final = 8
 NARROWEST: Final = 29
 
+#: This network, loopback, link-local, multicast, reserved (RFC 6890).
+_NOT_OF_HOSTS: Final = tuple(
+    map(
+        ipaddress.IPv4Network,
+        ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "240.0.0.0/4"),
+    )
+)
+
 #: Ports that the data path may use (Docker's range).
 _DATA_PORTS: Final = range(1024, 49_152)
 
@@ -101,6 +109,7 @@ def _range(at: str, config: IpamConfig) -> Problems:
         text = f"subnet {subnet} must be between a /{WIDEST} and a /{NARROWEST}"
         yield Problem(f"{at}.Subnet", text)
         return  # there may not even be room for a gateway
+    yield from _of_hosts(f"{at}.Subnet", subnet)
     yield from _part(f"{at}.IPRange", subnet, config.ip_range)
     if config.gateway:
         yield from _address(f"{at}.Gateway", subnet, "gateway", config.gateway)
@@ -109,6 +118,15 @@ def _range(at: str, config: IpamConfig) -> Problems:
         yield from _address(path, subnet, "auxiliary address", address)
         yield from only_if(
             address == (config.gateway or str(subnet[1])), path, f"{address} is the gateway"
+        )
+
+
+def _of_hosts(path: str, subnet: ipaddress.IPv4Network) -> Problems:
+    for special in _NOT_OF_HOSTS:
+        yield from only_if(
+            special.overlaps(subnet),
+            path,
+            f"subnet {subnet} overlaps {special}, which is not for addresses of hosts",
         )
 
 
@@ -181,6 +199,7 @@ def _pools(pools: tuple[str, ...], size: int) -> Problems:
             "DefaultAddrPool",
             f'invalid CIDR: "{pool}". Subnet size is too small for pool: {length}',
         )
+        yield from _of_hosts("DefaultAddrPool", network)
         read.append(network)
     for one, other in _overlaps(read):
         yield Problem("DefaultAddrPool", f"address pools {one} and {other} overlap")

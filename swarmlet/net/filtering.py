@@ -236,7 +236,7 @@ def _forward(data_port: int) -> Chain:
             f"{_FROM_PEER} goto let",
             "ip saddr @internal reject with icmp admin-prohibited",
             f"ct mark and {PUBLISHED:#x} != 0 goto let",
-            # Sent to an address of this host, and by the engine to a container: its published port.
+            # To a port that the engine published for what is plugged in here (mode=host, -p).
             "ip daddr @overlay ct status dnat ct original ip daddr != @overlay goto let",
             "ip daddr @overlay ip saddr @overlay reject with icmp admin-prohibited",
             "ip daddr @overlay drop",

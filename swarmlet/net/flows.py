@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import trio
@@ -60,17 +61,45 @@ async def forget(commands: Commands, stale: Callable[[Flow], bool]) -> int:
     return await trio.to_thread.run_sync(_forget, stale, limiter=commands.limiter)
 
 
-def _forget(stale: Callable[[Flow], bool]) -> int:
+@contextmanager
+def tracking() -> Iterator[socket.socket]:
+    """A socket to the kernel's connection tracking; what fails there is a ForwardingFailed."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as sock:
             sock.settimeout(_PATIENCE)
-            gone = [flow for flow in _redirected(sock) if stale(flow)]
-            for flow in gone:
-                _ask(sock, _DELETE, _REQUEST | _ACK, flow.key)
-                _acknowledged(sock)
-            return len(gone)
+            yield sock
     except OSError as exc:
         raise ForwardingFailed("connection tracking", str(exc)) from exc
+
+
+def dump(sock: socket.socket) -> Iterator[dict[int, bytes]]:
+    """The attributes of each IPv4 flow. Raises OSError."""
+    _ask(sock, _GET, _REQUEST | _DUMP)
+    while True:
+        for message in messages(sock.recv(65_536)):
+            if message.kind == _DONE:
+                return
+            if message.kind == _ERROR:
+                code = -int.from_bytes(message.body[:4], "little", signed=True)
+                raise OSError(code, os.strerror(code))
+            yield dict(attributes(message.body[len(_IPV4) :]))
+
+
+def who_answers(found: dict[int, bytes]) -> bytes:
+    """The address that a flow's replies come from, 4 bytes; b"" for another family."""
+    reply = dict(attributes(found.get(_REPLY, b"")))
+    address = dict(attributes(reply.get(_TUPLE_IP, b""))).get(_IP_SOURCE, b"")
+    return address if len(address) == 4 else b""
+
+
+def _forget(stale: Callable[[Flow], bool]) -> int:
+    with tracking() as sock:
+        redirected = filter(None, map(_flow, dump(sock)))
+        gone = [flow for flow in redirected if stale(flow)]
+        for flow in gone:
+            _ask(sock, _DELETE, _REQUEST | _ACK, flow.key)
+            _acknowledged(sock)
+        return len(gone)
 
 
 def _ask(sock: socket.socket, kind: int, flags: int, body: bytes = b"") -> None:
@@ -87,27 +116,12 @@ def _acknowledged(sock: socket.socket) -> None:
                 raise OSError(code, os.strerror(code))
 
 
-def _redirected(sock: socket.socket) -> Iterator[Flow]:
-    _ask(sock, _GET, _REQUEST | _DUMP)
-    while True:
-        for message in messages(sock.recv(65_536)):
-            if message.kind == _DONE:
-                return
-            if message.kind == _ERROR:
-                code = -int.from_bytes(message.body[:4], "little", signed=True)
-                raise OSError(code, os.strerror(code))
-            flow = _flow(message.body[len(_IPV4) :])
-            if flow is not None:
-                yield flow
-
-
-def _flow(body: bytes) -> Flow | None:
-    found = dict(attributes(body))
+def _flow(found: dict[int, bytes]) -> Flow | None:
+    """A flow, if it was redirected."""
     original = dict(attributes(found.get(_ORIGINAL, b"")))
-    reply = dict(attributes(found.get(_REPLY, b"")))
     asked = dict(attributes(original.get(_TUPLE_IP, b""))).get(_IP_DESTINATION, b"")
-    answers = dict(attributes(reply.get(_TUPLE_IP, b""))).get(_IP_SOURCE, b"")
-    if asked == answers or len(answers) != 4:
+    answers = who_answers(found)
+    if asked == answers or not answers:
         return None
     protocol = dict(attributes(original.get(_TUPLE_PROTOCOL, b""))).get(_PROTOCOL_NUMBER, b"")
     key = attribute(_ORIGINAL, found[_ORIGINAL], nested=True)

@@ -8,7 +8,7 @@ never gives up: what fails is tried again, and said.
 import contextlib
 import functools
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from socket import IPPROTO_UDP
 from typing import Final
@@ -20,7 +20,9 @@ import trio
 from swarmlet.errors import ENGINE_RULES_BACK, FailedPrecondition, ForwardingFailed
 from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
+from swarmlet.net import connections
 from swarmlet.net.commands import Commands
+from swarmlet.net.connections import Connections
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.firewall import Ruleset, packets
 from swarmlet.net.flows import Flow, forget
@@ -223,6 +225,10 @@ class Forwarder:
         self._look_at = -math.inf
         self.set_tables(self._tables)
         await self.applied()
+
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
+        """The TCP connections to tasks of this node, by address. Raises ForwardingFailed."""
+        return await connections.count(self._commands, addresses)
 
     async def clear(self) -> None:
         """Take everything away and put the host's own settings back: the node leaves.

@@ -54,7 +54,7 @@ class Frontends:
                 self._vips[vip] = f"goto {name}"
                 self.balanced[vip] = backends[network]
                 self.chains[name] = _vip_chain(backends[network], sticky=service.sticky)
-        outlet = backends.get(_publishing(self._records, service), ())
+        outlet = _outlet(self._records, service, tasks)
         for port in service.ports:
             self._publish(port, outlet, sticky=service.sticky, at=service.publish_address)
 
@@ -96,11 +96,25 @@ def _backends(records: Records, tasks: Iterable[TaskRecord], network: str) -> Ba
     )
 
 
-def _publishing(records: Records, service: ServiceRecord) -> str:
-    """The network by which published ports reach tasks: the first that is not internal."""
-    networks = [p.network_id for p in service.attachments if p.network_id in records.networks]
-    outward = [n for n in networks if not records.networks[n].internal]
-    return next(iter(outward or networks), "")
+def _outlet(
+    records: Records, service: ServiceRecord, tasks: Iterable[TaskRecord]
+) -> tuple[Backend, ...]:
+    """Where published ports lead: to each task in the first of its networks that is not internal.
+
+    In the service's order of networks. While those change, a task from before may be in none of
+    them: then it is reached by one of its own.
+    """
+    order = {place.network_id: at for at, place in enumerate(service.attachments)}
+
+    def rank(network: str) -> tuple[bool, bool, int, str]:
+        internal = records.networks[network].internal
+        return network not in order, internal, order.get(network, 0), network
+
+    return tuple(
+        Backend(places[min(places, key=rank)], task.weight)
+        for task in tasks
+        if (places := records.places[task.id])
+    )
 
 
 @functools.lru_cache(maxsize=4096)

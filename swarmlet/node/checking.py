@@ -1,6 +1,6 @@
 """How this node's networks are, and its way to others: for operators here, and for managers."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -12,7 +12,14 @@ from swarmlet.model.checks import NodeCheck, Passage, PeerCheck, clock_offset
 from swarmlet.model.forwarding import Reach, Tables
 from swarmlet.model.networks import node_address
 from swarmlet.net.ping import Passages, passages
-from swarmlet.rpc.calls import Answer, AskCheck, Checked, Request
+from swarmlet.rpc.calls import (
+    Answer,
+    AskCheck,
+    AskConnections,
+    Checked,
+    ConnectionsAre,
+    Request,
+)
 from swarmlet.rpc.listener import RemoteNode
 from swarmlet.rpc.messages import Peer
 
@@ -32,6 +39,10 @@ class Examined(Protocol):
         """Compare kernel and names with what they should be."""
         ...
 
+    async def connections(self, tasks: Collection[str]) -> dict[str, int]:
+        """How many connections tasks of this node have."""
+        ...
+
 
 class Port(Protocol):
     """The way to other nodes' daemons (:class:`swarmlet.node.port.NodePort`)."""
@@ -42,6 +53,12 @@ class Port(Protocol):
 
     async def ask_check(self, node_id: str, addr: str, request: AskCheck) -> NodeCheck:
         """Have another node look at its networks."""
+        ...
+
+    async def ask_connections(
+        self, node_id: str, addr: str, request: AskConnections
+    ) -> dict[str, int]:
+        """Ask another node how many connections its tasks have."""
         ...
 
 
@@ -60,9 +77,21 @@ class Examiner:
         """Answer another node: only managers may ask. A certificate outlives a demotion."""
         if who.node_id not in managers:
             raise NotAllowed(f"node {who.node_id} is not a manager")
-        if not isinstance(request, AskCheck):
-            raise NotAllowed("this request belongs to another protocol")
-        return Checked(check=await self.look(request.peers, fix=request.fix))
+        match request:
+            case AskCheck():
+                return Checked(check=await self.look(request.peers, fix=request.fix))
+            case AskConnections():
+                return ConnectionsAre(tasks=await self._networking.connections(request.tasks))
+            case _:
+                raise NotAllowed("this request belongs to another protocol")
+
+    async def connections(self, node: Peer | None, tasks: Sequence[str]) -> dict[str, int]:
+        """How many connections tasks of a node have; None is this one."""
+        if node is None:
+            return await self._networking.connections(tasks)
+        return await self._port.ask_connections(
+            node.id, node.addr, AskConnections(tasks=tuple(tasks))
+        )
 
     async def look(self, peers: Sequence[Peer], *, fix: bool) -> NodeCheck:
         """Look at this node, then at its way to others; an address "" is not tried."""

@@ -243,6 +243,16 @@ class Membership:
             raise Unavailable(f"node {node_id} is down")
         return await self.examiner.ask(node, peers, fix=fix)
 
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        """How many connections tasks of a node have. Raises Unavailable when it does not answer."""
+        if node_id == self.identity.node_id:
+            return await self.examiner.connections(None, tasks)
+        nodes = await self.manager.addresses() if self.manager else []
+        node = next((peer for peer in nodes if peer.id == node_id), None)
+        if node is None:
+            raise Unavailable(f"node {node_id} is down")
+        return await self.examiner.connections(node, tasks)
+
     async def _answer_check(self, request: Request, who: RemoteNode) -> Answer:
         managers = {peer.id for peer in self.file.managers}
         return await self.examiner.answer(request, who, managers=managers)

@@ -294,6 +294,10 @@ class Node:
         """Note that a plain container has left a network."""
         await self._member().attachments.left(ident, network_id)
 
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        """How many connections tasks of a node have."""
+        return await self._member().connections(node_id, tasks)
+
     # Backend: entering and leaving a cluster.
 
     async def init(self, request: InitRequest) -> str:

@@ -14,8 +14,10 @@ from swarmlet.model.specs import Role
 from swarmlet.rpc.calls import (
     Answer,
     AskCheck,
+    AskConnections,
     CallRefused,
     Checked,
+    ConnectionsAre,
     Request,
     call_once,
     serve_calls,
@@ -189,6 +191,19 @@ class NodePort:
 
     async def ask_check(self, node_id: str, addr: str, request: AskCheck) -> NodeCheck:
         """Have another node look at its networks. Raises Unavailable, or what it refused with."""
+        answer = await self._ask_node(node_id, addr, request)
+        assert isinstance(answer, Checked)
+        return answer.check
+
+    async def ask_connections(
+        self, node_id: str, addr: str, request: AskConnections
+    ) -> dict[str, int]:
+        """Ask another node how many connections its tasks have. Raises as ``ask_check`` does."""
+        answer = await self._ask_node(node_id, addr, request)
+        assert isinstance(answer, ConnectionsAre)
+        return answer.tasks
+
+    async def _ask_node(self, node_id: str, addr: str, request: Request) -> Answer:
         with trio.move_on_after(CHECK_TIMEOUT):
             stream = await dial(addr, self._client_context(Protocol.PROBE), name=node_id)
             try:
@@ -203,8 +218,7 @@ class NodePort:
             finally:
                 await trio.aclose_forcefully(stream)
             assert alive
-            assert isinstance(answer, Checked)
-            return answer.check
+            return answer
         raise ConnectionLost(f"{addr} did not answer")
 
     async def call_any(

@@ -166,6 +166,18 @@ class Checked(Body, frozen=True, kw_only=True):
     check: NodeCheck = NodeCheck()
 
 
+class AskConnections(Body, frozen=True, kw_only=True):
+    """How many connections do these tasks of yours have? (managers)."""
+
+    tasks: tuple[str, ...] = ()
+
+
+class ConnectionsAre(Body, frozen=True, kw_only=True):
+    """How many TCP connections, by task."""
+
+    tasks: dict[str, int]
+
+
 # On all.
 
 
@@ -196,6 +208,7 @@ Request = (
     | BecomeMember
     | RemoveMember
     | AskCheck
+    | AskConnections
 )
 Answer = (
     CaIs
@@ -206,6 +219,7 @@ Answer = (
     | ReadIndexIs
     | AddressesAre
     | Checked
+    | ConnectionsAre
     | Done
     | Failed
 )

@@ -267,7 +267,8 @@ def _in_the_way(store: Store, service_id: str, port: PortConfig) -> Service | No
 
 
 def _port_taken(port: PortConfig, other: Service) -> Refusal:
-    mode = "ingress" if port.publish_mode != "host" else "host-published"
+    everywhere = any(p.publish_mode != "host" and _key(p) == _key(port) for p in other.ports)
+    mode = "ingress" if everywhere else "host-published"
     return Refusal(
         InvalidInput.code,
         f"rpc error: code = InvalidArgument desc = port '{port.published_port}' is already in use "

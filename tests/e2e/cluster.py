@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -261,6 +262,24 @@ class Cluster:
         names = [service["Spec"]["Name"] for service in self.client(host).get("/services")]
         if names:
             self.remove(*names, host=host)
+
+    def reset_nodes(self, host: str = "m1") -> None:
+        """Take labels and availability from nodes."""
+        for name, node in self.nodes(host).items():
+            if node["Spec"]["Availability"] != "active":
+                self.docker(host, "node", "update", "--availability=active", name)
+            for label in node["Spec"].get("Labels") or {}:
+                self.docker(host, "node", "update", "--label-rm", label, name)
+
+    def remove_networks(self, host: str = "m1") -> None:
+        """Remove every overlay but the first one, once their last tasks have stopped."""
+
+        def removed(name: str) -> bool:
+            return self.docker(host, "network", "rm", name, check=False).returncode == 0
+
+        for network in self.client(host).get("/networks"):
+            if network["Driver"] == "overlay" and not network["Ingress"]:
+                eventually(partial(removed, network["Name"]), f"network {network['Name']} goes")
 
     # -- containers ------------------------------------------------------------------------------
 

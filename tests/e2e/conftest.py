@@ -14,6 +14,8 @@ import pytest
 from swarmlet.playground import preflight
 from swarmlet.playground.playground import Playground, Wish
 
+from tests.e2e.cluster import Cluster, diagnosed
+
 _numbers = itertools.count()
 
 #: What hosts of a test may run on.
@@ -79,6 +81,27 @@ def make_shared_playground(capable: None) -> Iterator[MakePlayground]:
     """Make playgrounds for all tests of a module: only for tests that leave them as they were."""
     with ExitStack() as stack:
         yield _maker(stack)
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    request: pytest.FixtureRequest, make_shared_playground: MakePlayground
+) -> Iterator[Cluster]:
+    """A cluster for all tests of a module; its ``HOSTS`` says how many managers and workers."""
+    managers, workers = request.module.HOSTS
+    playground = make_shared_playground(managers=managers, workers=workers)
+    with diagnosed(playground):
+        yield Cluster(playground)
+
+
+@pytest.fixture
+def cluster(hosts: Cluster) -> Iterator[Cluster]:
+    """The same; when the test ends, all nodes are ready and nothing that it made is left."""
+    yield hosts
+    hosts.wait_all_ready()
+    hosts.remove_all()
+    hosts.reset_nodes()
+    hosts.remove_networks()
 
 
 @pytest.fixture

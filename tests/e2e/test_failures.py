@@ -12,21 +12,15 @@ from typing import Self
 import pytest
 from swarmlet.client import Client, DaemonUnreachable, RemoteError
 
-from tests.e2e.cluster import FOREVER, IMAGE, Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.cluster import FOREVER, IMAGE, Cluster, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
+#: Managers and workers of its playground.
+HOSTS = (3, 2)
+
 #: Longer than any answer may take; a bound against hanging, not a measurement.
 AT_ONCE = 5.0
-
-
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
-    """Three managers and two workers."""
-    playground = make_shared_playground(managers=3, workers=2)
-    with diagnosed(playground):
-        yield Cluster(playground)
 
 
 @pytest.fixture

@@ -4,16 +4,17 @@ Whether packets flow is another file's business.
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from swarmlet.client import Json
 
-from tests.e2e.cluster import FOREVER, IMAGE, Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.cluster import FOREVER, IMAGE, Cluster, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
+
+#: Managers and workers of its playground.
+HOSTS = (1, 1)
 
 COMPOSE = """\
 version: "3.8"
@@ -31,24 +32,6 @@ networks:
     attachable: true
     ipam: {config: [{subnet: 10.77.0.0/24}]}
 """
-
-
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
-    """One manager and one worker."""
-    playground = make_shared_playground(managers=1, workers=1)
-    with diagnosed(playground):
-        yield Cluster(playground)
-
-
-@pytest.fixture
-def cluster(hosts: Cluster) -> Iterator[Cluster]:
-    """The same without services and without networks but the first one."""
-    yield hosts
-    hosts.remove_all()
-    for network in overlays(hosts):
-        if network["Name"] != "ingress":
-            hosts.docker("m1", "network", "rm", network["Name"])
 
 
 @pytest.fixture

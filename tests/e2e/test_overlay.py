@@ -48,21 +48,6 @@ def hosts(
         yield Cluster(playground)
 
 
-@pytest.fixture
-def cluster(hosts: Cluster) -> Iterator[Cluster]:
-    """The same without services and networks."""
-    yield hosts
-    hosts.remove_all()
-    for network in hosts.client("m1").get("/networks"):
-        if network["Driver"] == "overlay" and not network["Ingress"]:
-            eventually(partial(removed, hosts, network["Name"]), "the network is removed")
-
-
-def removed(cluster: Cluster, network: str) -> bool:
-    """Whether a network could be removed: not while its last tasks stop."""
-    return cluster.docker("m1", "network", "rm", network, check=False).returncode == 0
-
-
 def who(address: str, port: int) -> tuple[str, str]:
     """Ask a server: the client's address as it saw it, and its own name. Raises OSError."""
     with closing(http.client.HTTPConnection(address, port, timeout=5)) as connection:

@@ -3,36 +3,16 @@
 import json
 import socket
 import urllib.request
-from collections.abc import Iterator
 
 import pytest
 from swarmlet.client import Json
 
-from tests.e2e.cluster import FOREVER, IMAGE, Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.cluster import FOREVER, IMAGE, Cluster, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
-
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
-    """Three managers and two workers."""
-    playground = make_shared_playground(managers=3, workers=2)
-    with diagnosed(playground):
-        yield Cluster(playground)
-
-
-@pytest.fixture
-def cluster(hosts: Cluster) -> Iterator[Cluster]:
-    """The same without services; a test that sets nodes' labels or availability loses them."""
-    yield hosts
-    hosts.remove_all()
-    for name, node in hosts.nodes().items():
-        spec = node["Spec"]
-        if spec["Availability"] != "active":
-            hosts.docker("m1", "node", "update", "--availability=active", name)
-        for label in spec.get("Labels") or {}:
-            hosts.docker("m1", "node", "update", "--label-rm", label, name)
+#: Managers and workers of its playground.
+HOSTS = (3, 2)
 
 
 def slots(tasks: list[Json]) -> dict[int, str]:

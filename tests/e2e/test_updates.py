@@ -1,35 +1,20 @@
 """Updates through the stock client on real hosts: pace, order, failures, the way back."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import pytest
 from swarmlet.client import Json
 
-from tests.e2e.cluster import Cluster, diagnosed, eventually
-from tests.e2e.conftest import MakePlayground
+from tests.e2e.cluster import Cluster, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
+
+#: Managers and workers of its playground.
+HOSTS = (3, 2)
 
 #: A program that cannot be started: one that ends soon would come up for a moment, and a moment is
 #: all that an update without a delay asks of a task before it takes the next.
 BROKEN = "--args=/no/such/program"
-
-
-@pytest.fixture(scope="module")
-def hosts(make_shared_playground: MakePlayground) -> Iterator[Cluster]:
-    """Three managers and two workers."""
-    playground = make_shared_playground(managers=3, workers=2)
-    with diagnosed(playground):
-        yield Cluster(playground)
-
-
-@pytest.fixture
-def cluster(hosts: Cluster) -> Iterator[Cluster]:
-    """The same, with every manager and without services."""
-    yield hosts
-    hosts.wait_all_ready()
-    hosts.remove_all()
 
 
 def deployed(cluster: Cluster, replicas: int, *words: str) -> dict[str, str]:

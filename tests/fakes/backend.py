@@ -1,6 +1,6 @@
 """A daemon behind the API: the real state machine and store, without Raft, agents or disks."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -102,6 +102,8 @@ class FakeBackend:
         self.checked: list[tuple[str, bool]] = []
         #: What containers ask for names that are not the cluster's, by identifier.
         self.nameservers: dict[str, tuple[str, ...]] = {}
+        #: Nodes that do not answer.
+        self.silent: set[str] = set()
         self._local = LocalState(state="inactive")
         self._rng = Random(1)
         self._time = START
@@ -278,7 +280,10 @@ class FakeBackend:
         given = {a.network_id: a.address for a in found.attachments}
         networks = [n for a in container.attachments if (n := self.store.network(a.network_id))]
         try:
-            yield [Endpoint(f"copy-of-{n.spec.name}", given[n.id], n.gateway) for n in networks]
+            yield [
+                Endpoint(f"copy-of-{n.spec.name}", given[n.id], n.gateway, n.spec.name)
+                for n in networks
+            ]
         except EngineError:
             for attachment in container.attachments:
                 await self.detach(container.id, attachment.network_id)
@@ -299,6 +304,11 @@ class FakeBackend:
     async def check_network(self, node_id: str, *, fix: bool) -> NodeCheck:
         self.checked.append((node_id, fix))
         return self.check
+
+    async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
+        if node_id in self.silent:
+            raise Unavailable(f"node {node_id} is down")
+        return dict.fromkeys(tasks, 3)
 
     # --- a cluster that does at once what it is asked ---
 

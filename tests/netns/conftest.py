@@ -55,7 +55,11 @@ def populate(lan: Lan) -> None:
         Attachment("red", "10.10.9.200"),
         ports=(PublishedPort("tcp", 8080, 80), PublishedPort("udp", 5353, 80)),
     )
-    lan.service("far", Attachment("red", "10.10.9.201"), ports=(PublishedPort("tcp", 8081, 80),))
+    lan.service(
+        "far",
+        Attachment("red", "10.10.9.201"),
+        ports=(PublishedPort("tcp", 8081, 80), PublishedPort("sctp", 7777, 38_412)),
+    )
     lan.service(
         "sticky",
         Attachment("red", "10.10.9.202"),

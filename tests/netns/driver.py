@@ -18,7 +18,7 @@ from swarmlet.obs import log
 PATIENCE = 15.0
 
 
-async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
+async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:  # noqa: C901, PLR0911, PLR0912  # a table of orders
     match order:
         case {"tables": records}:
             forwarder.set_tables(msgspec.convert(records, Tables))
@@ -36,6 +36,8 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:
             await forwarder.repair()
         case {"pinned": _}:
             return len(forwarder.plan.rules["bridge"].sets["pinned"].items)
+        case {"connections": addresses}:
+            return await forwarder.connections(addresses)
         case {"statistics": _}:
             return forwarder.statistics()
         case {"clear": _}:

@@ -98,8 +98,10 @@ class Namespace:
             raise errors[0]
         return results[0]
 
-    def socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-        made = self.inside(lambda: socket.socket(socket.AF_INET, kind))
+    def socket(
+        self, kind: socket.SocketKind = socket.SOCK_STREAM, protocol: int = 0
+    ) -> socket.socket:
+        made = self.inside(lambda: socket.socket(socket.AF_INET, kind, protocol))
         made.settimeout(3)
         return made
 

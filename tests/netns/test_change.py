@@ -110,6 +110,36 @@ def test_nothing_changes_for_connections_while_a_backend_leaves(fresh: Lan) -> N
         sock.close()
 
 
+def test_connections_of_a_task_are_counted_at_its_node(fresh: Lan) -> None:
+    """Whichever way they came in; one that nobody uses for a while is idle, not gone."""
+    fresh.change("web1", serving=False)
+    asker = fresh.containers["web1"].space
+    ways = [
+        connect(asker, ("10.10.9.200", 80)),
+        connect(asker, ("10.10.9.12", 80)),
+        connect(fresh.client, ("10.88.0.1", 8080)),
+        connect(fresh.client, ("10.88.0.2", 8080)),
+        connect(fresh.hosts[2].space, ("127.0.0.1", 8080)),
+    ]
+    node = fresh.hosts[2]
+
+    def count() -> list[int]:
+        (found,) = node.order("connections", ["10.10.9.12"]).values()
+        return list(found)
+
+    def in_use() -> bool:
+        for sock in ways:
+            exchange(sock)
+        return count() == [5, 5]
+
+    eventually(in_use)
+    assert node.order("connections", ["10.10.9.11"]) == {"10.10.9.11": [0, 0]}
+    eventually(lambda: count() == [5, 0])
+    for sock in ways:
+        sock.close()
+    eventually(lambda: count() == [0, 0])
+
+
 #: Things that others do, and what the log calls each.
 HARM = {
     "iptables -F DOCKER-USER": "accepting rule in iptables chain DOCKER-USER is missing",

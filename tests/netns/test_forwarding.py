@@ -1,5 +1,8 @@
 """What passes, and by whom it is answered."""
 
+import socket
+import struct
+
 import pytest
 
 from tests.netns.rig import Lan, connect, exchange, tcp, udp
@@ -10,6 +13,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.slow]
 MANY = 48
 
 CLIENT = "10.88.0.100"
+
+SCTP = 132
 
 
 def names(answers: "set[str]") -> set[str]:
@@ -40,6 +45,18 @@ def test_a_published_port_keeps_the_clients_address(lan: Lan, entry: str) -> Non
     assert {udp(lan.client, entry, 5353) for _ in range(MANY)} == everyone
 
 
+@pytest.mark.parametrize("entry", ["10.88.0.1", "10.88.0.3"])
+def test_sctp_is_redirected_like_the_others(lan: Lan, entry: str) -> None:
+    """A packet made by hand: not every kernel has sockets for it, but they redirect it."""
+    place = lan.containers["far3"].space
+    server, client = (space.socket(socket.SOCK_RAW, SCTP) for space in (place, lan.client))
+    with server, client:
+        client.sendto(sctp_init(40_000, 7777), (entry, 0))
+        packet, sender = server.recvfrom(1024)
+    assert sender[0] == CLIENT
+    assert struct.unpack_from("!2xH", packet, (packet[0] & 15) * 4) == (38_412,)
+
+
 def test_one_client_port_may_come_in_by_two_nodes(lan: Lan) -> None:
     """Two connections with the same client address and port end at the same backend, apart."""
     ways = [connect(lan.client, (f"10.88.0.{n}", 8081), source=(CLIENT, 41_000)) for n in (1, 2, 3)]
@@ -62,7 +79,7 @@ def test_hosts_track_connections_not_the_packets_around_them(lan: Lan) -> None:
     assert tcp(lan.containers["web1"].space, "10.10.9.12", 80) == "web2 10.10.9.11"
     tracked = lan.hosts[2].space.run("cat", "/proc/net/nf_conntrack")
     assert "dport=80" in tracked
-    assert "dport=4789" not in tracked
+    assert "dport=4789 " not in tracked
 
 
 def test_a_node_reaches_the_ports_of_another(lan: Lan) -> None:
@@ -84,6 +101,24 @@ def test_a_port_may_be_published_at_one_address(lan: Lan) -> None:
     for place, address in ((lan.client, "10.88.0.2"), (lan.hosts[1].space, "127.0.0.1")):
         with pytest.raises(ConnectionRefusedError):
             tcp(place, address, 8084)
+
+
+def test_what_the_engine_publishes_at_its_node_reaches_the_task(lan: Lan) -> None:
+    """``mode=host``: the engine redirects to the task's address, and nothing of ours is in the way.
+
+    A virtual address of another network stays closed, although that is redirected as well.
+    """
+    rule = "PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 9090 -j DNAT"
+    words = f"{rule} --to-destination 10.10.9.11:80".split()
+    node, neighbour = lan.hosts[1].space, lan.containers["blue1"].space
+    node.run("iptables", "-t", "nat", "-A", *words)
+    try:
+        assert tcp(lan.client, "10.88.0.1", 9090) == f"web1 {CLIENT}"
+        assert tcp(neighbour, "10.88.0.1", 9090) == "web1 10.10.10.71"
+        with pytest.raises(OSError, match="No route"):
+            tcp(neighbour, "10.10.9.200", 80)
+    finally:
+        node.run("iptables", "-t", "nat", "-D", *words)
 
 
 def test_a_sticky_client_meets_one_backend_whichever_way(lan: Lan) -> None:
@@ -132,3 +167,15 @@ def test_kernels_are_as_planned(lan: Lan) -> None:
     for host in lan.hosts.values():
         assert host.order("differences") == [], host.log()
         assert host.order("statistics")["failures"] == 0, host.log()
+
+
+def sctp_init(source: int, port: int) -> bytes:
+    """The first packet of an association (RFC 9260, 3.3.2), with its sum: CRC32c."""
+    chunk = struct.pack("!BBHIIHHI", 1, 0, 20, 1, 65_535, 1, 1, 1)
+    head = struct.pack("!HHI", source, port, 0)
+    total = 0xFFFF_FFFF
+    for byte in head + bytes(4) + chunk:
+        total ^= byte
+        for _ in range(8):
+            total = total >> 1 ^ (0x82F6_3B78 if total & 1 else 0)
+    return head + struct.pack("<I", total ^ 0xFFFF_FFFF) + chunk

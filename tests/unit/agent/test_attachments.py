@@ -56,7 +56,7 @@ class FakeNetworks:
         self.know_nameservers({ident: nameservers})
         if self.failure is not None:
             raise self.failure
-        return [Endpoint("f" * 64, a.address, "10.9.0.1") for a in attachments]
+        return [Endpoint("f" * 64, a.address, "10.9.0.1", "front") for a in attachments]
 
     def know_nameservers(self, nameservers: Mapping[str, tuple[str, ...]]) -> None:
         self.nameservers |= {k: v for k, v in nameservers.items() if v}

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,17 @@ from swarmlet.engine.networks import NETWORK_LABEL
 from swarmlet.errors import EngineError, EngineUnavailable
 from swarmlet.model import checks
 from swarmlet.model.forwarding import (
+    DRAIN_LABEL,
     Attachment,
     NetworkRecord,
     PeerRecord,
     Reach,
+    ServiceRecord,
     Tables,
     TaskRecord,
 )
 from swarmlet.model.specs import DnsConfig
+from swarmlet.net.connections import Connections
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.plan import Plan, plan
 from swarmlet.rpc.messages import Assignment, Forwarding
@@ -57,6 +60,9 @@ class FakeForwarder:
         self.cleared = False
         self.failure = ""
         self.engine_rules_gone = False
+        #: What each look at a task's connections will find; and how many looks there were.
+        self.busy: list[int] = []
+        self.looks = 0
         #: What is not as it should be; a repair puts right what ends in "!".
         self.wrong: list[str] = []
 
@@ -86,6 +92,11 @@ class FakeForwarder:
 
     def bridge(self, network: NetworkRecord) -> FakeBridge:
         return FakeBridge(f"sl-{network.id}", 1450)
+
+    async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
+        self.looks += 1
+        busy = self.busy.pop(0) if self.busy else 0
+        return dict.fromkeys(addresses, Connections(open=2, busy=busy))
 
     async def adopt(self, network: NetworkRecord) -> None:
         self.adopted.append(network.name)
@@ -131,10 +142,17 @@ class Node(NamedTuple):
     engine: FakeEngine
     directory: Path
 
-    def tell(self, *networks: NetworkRecord, tasks: tuple[TaskRecord, ...] = ()) -> None:
+    def tell(
+        self,
+        *networks: NetworkRecord,
+        tasks: tuple[TaskRecord, ...] = (),
+        services: tuple[ServiceRecord, ...] = (),
+    ) -> None:
         """Everything that a manager says."""
         self.networking.take(
-            Forwarding(seq=1, full=True, me=1, networks=tuple(networks), tasks=tasks)
+            Forwarding(
+                seq=1, full=True, me=1, networks=tuple(networks), tasks=tasks, services=services
+            )
         )
 
     def made(self) -> dict[str, str]:
@@ -480,3 +498,78 @@ async def test_a_network_that_is_made_during_a_sweep_stays(node: Node) -> None:
         release.set()
         await eventually(lambda: node.engine.count("GET /networks") > listed)
     assert "back" in node.made()
+
+
+def stopping(node: Node, *others: TaskRecord, drain: str = "") -> Assignment:
+    """A task that is to stop, of a service that has others too."""
+    labels = {DRAIN_LABEL: drain} if drain else {}
+    ours = replace(
+        task(labels=labels), attachments=(Attachment("net1", "10.9.1.5"),), service_id="web"
+    )
+    service = ServiceRecord(id="web", name="web", attachments=(Attachment("net1", "10.9.1.2"),))
+    node.tell(FRONT, tasks=(as_record(ours), *others), services=(service,))
+    return ours
+
+
+OTHER = TaskRecord(
+    id="other",
+    service_id="web",
+    name="web.2",
+    node=1,
+    attachments=(Attachment("net1", "10.9.1.6"),),
+    serving=True,
+)
+
+
+async def test_a_task_is_not_stopped_while_clients_use_their_connections(
+    node: Node, autojump_clock: object
+) -> None:
+    ours = stopping(node, OTHER)
+    node.forwarder.busy = [2, 1, 1]
+    await node.networking.relieve(ours)
+    assert node.forwarder.looks == 4
+
+
+async def test_clients_that_never_leave_are_not_waited_for_for_ever(
+    node: Node, autojump_clock: trio.testing.MockClock
+) -> None:
+    """But for some seconds, or as long as the service says."""
+    for drain, seconds in (("", 15.0), ("3", 3.0), ("0", 0.0)):
+        node.forwarder.busy = [1] * 1000
+        began = trio.current_time()
+        await node.networking.relieve(stopping(node, OTHER, drain=drain))
+        assert trio.current_time() - began == pytest.approx(seconds, abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        (),
+        (replace(OTHER, serving=False),),
+        (replace(OTHER, weight=0),),
+        (replace(OTHER, service_id="else"),),
+        (replace(OTHER, node=9),),  # of which this node knows nothing
+    ],
+)
+async def test_nobody_waits_for_clients_that_have_no_other_task_to_go_to(
+    node: Node, others: tuple[TaskRecord, ...]
+) -> None:
+    ours = stopping(node, *others)
+    node.forwarder.busy = [1] * 1000
+    await node.networking.relieve(ours)
+    assert node.forwarder.looks == 0
+
+
+async def test_a_removed_service_is_not_waited_for(node: Node) -> None:
+    ours = stopping(node, OTHER)
+    node.tell(FRONT, tasks=(as_record(ours), OTHER))
+    await node.networking.relieve(ours)
+    assert node.forwarder.looks == 0
+
+
+async def test_connections_are_counted_by_task(node: Node) -> None:
+    """In all of its networks; what is not here has none to tell of."""
+    both = (Attachment("net1", "10.9.1.5"), Attachment("net2", "10.9.2.5"))
+    near = replace(OTHER, id="near", attachments=both)
+    node.tell(FRONT, BACK, tasks=(near, replace(OTHER, id="far", node=2)))
+    assert await node.networking.connections(["near", "far", "unknown"]) == {"near": 4}

@@ -14,9 +14,10 @@ from swarmlet.agent.storage import Kept, Storage
 from swarmlet.engine.client import Engine
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import HealthConfig
+from swarmlet.rpc.messages import Assignment
 
 from tests.fakes.fake_engine import Dropped, FakeEngine, Refusal
-from tests.rig import Rig, running, task, wanting
+from tests.rig import NoPlaces, Rig, running, task, wanting
 from tests.waiting import PATIENCE, eventually
 
 
@@ -446,3 +447,46 @@ async def test_statuses_are_kept_for_a_new_session(rig: Rig) -> None:
     rig.assign(one)
     status = await rig.until(one, TaskState.RUNNING)
     assert rig.worker.statuses() == {one.task_id: status}
+
+
+class BusyPlaces(NoPlaces):
+    """A node whose tasks have clients until they are let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = trio.Event()
+        self.left = trio.Event()
+
+    async def relieve(self, task: Assignment) -> None:
+        self.asked.set()
+        await self.left.wait()
+
+
+async def test_a_task_is_told_to_stop_when_its_clients_have_left(
+    fake: FakeEngine, directory: Path
+) -> None:
+    places, one = BusyPlaces(), task()
+    async with running(fake.socket_path, directory / "state", places=places) as rig:
+        rig.assign(one)
+        await rig.until(one, TaskState.RUNNING)
+        rig.assign(wanting(one, TaskState.SHUTDOWN))
+        await places.asked.wait()
+        assert fake.count("POST .*/stop") == 0
+        places.left.set()
+        await rig.until(one, TaskState.SHUTDOWN)
+
+
+async def test_a_task_that_failed_has_no_clients_to_wait_for(
+    fake: FakeEngine, directory: Path
+) -> None:
+    places, one = BusyPlaces(), task(healthcheck=HealthConfig(test=("CMD", "true")))
+    async with running(fake.socket_path, directory / "state", places=places) as rig:
+        rig.assign(one)
+        fake_id = await eventually(lambda: next(iter(fake.containers), ""))
+        await eventually(lambda: fake.containers[fake_id]["State"]["Running"])
+        fake.health(fake_id, "healthy")
+        await rig.until(one, TaskState.RUNNING)
+        fake.health(fake_id, "unhealthy")
+        await rig.until(one, TaskState.FAILED)
+        await eventually(lambda: fake.count("POST .*/stop"))
+    assert not places.asked.is_set()

@@ -128,7 +128,7 @@ def test_any_json_is_a_container_with_networks_or_without(body: dict[str, object
     """What of it is for the engine to refuse goes there as it came."""
     names = {name: name for name in attached.named(body)}
     attached.hostname(body)
-    place = Endpoint("f" * 64, "10.9.0.5", "10.9.0.1")
+    place = Endpoint("f" * 64, "10.9.0.5", "10.9.0.1", "front")
     for name in names:
         asked = attached.place(body, name)
         msgspec.json.encode((asked.address, asked.aliases))

@@ -155,6 +155,9 @@ async def test_what_a_user_says_of_addresses_counts(api: Api) -> None:
         (with_subnet("10.9.0.1/24"), "invalid subnet 10.9.0.1/24: it should be 10.9.0.0/24"),
         (with_subnet("fd00::/64"), "invalid subnet fd00::/64: IPv6 is not supported yet"),
         (with_subnet("10.9.0.0/30"), "must be between a /8 and a /29"),
+        (with_subnet("127.1.0.0/16"), "overlaps 127.0.0.0/8, which is not for addresses of hosts"),
+        (with_subnet("239.0.0.0/24"), "overlaps 224.0.0.0/4"),
+        (with_subnet("169.254.1.0/24"), "overlaps 169.254.0.0/16"),
         (with_subnet("8.0.0.0/6"), "must be between a /8 and a /29"),
         (
             with_subnet("10.9.0.1/32", AuxiliaryAddresses={"a": "10.9.0.2"}),
@@ -498,6 +501,22 @@ async def test_a_service_shows_its_addresses_and_published_ports(
         (network.id, "ov")
     ]
     assert first[0]["Addresses"][0] in {"10.0.1.3/24", "10.0.1.4/24"}
+
+
+async def test_connections_of_a_service_are_asked_of_its_nodes(
+    api: Api, backend: FakeBackend
+) -> None:
+    """One that is silent is named, and does not keep the others' answers back."""
+    backend.add_network("ov")
+    joined = {**template(), "Networks": [{"Target": "ov"}]}
+    await create_service(api, spec(TaskTemplate=joined))
+    tasks = await get(api, "/tasks")
+    nodes = {task["NodeID"] for task in tasks}
+    path = "/swarmlet/services/web/connections"
+    assert await get(api, path) == {"Connections": {t["ID"]: 3 for t in tasks}, "Silent": []}
+    backend.silent |= nodes
+    assert await get(api, path) == {"Connections": {}, "Silent": sorted(nodes)}
+    assert (await ask(api, "GET", "/swarmlet/services/nope/connections")).status == 404
 
 
 async def test_a_published_port_without_a_network_of_its_own_uses_ingress(api: Api) -> None:

@@ -129,8 +129,12 @@ def test_endpoints_shows_who_answers_where(api: FakeApi, cli: Cli) -> None:
     web = swarm.service("web", replicas=2)
     web["Endpoint"] = {
         "VirtualIPs": [{"NetworkID": OV["Id"], "Addr": "10.0.1.2/24"}],
-        "Ports": [{"TargetPort": 80, "PublishedPort": 30000, "PublishMode": "ingress"}],
+        "Ports": [
+            {"TargetPort": 80, "PublishedPort": 30000, "PublishMode": "ingress"},
+            {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"},
+        ],
     }
+    web["Spec"]["Labels"] = {"swarmlet.publish.address": "192.0.2.1"}
     tasks = [
         swarm.task(web, 1),
         swarm.task(web, 2, "starting"),
@@ -146,11 +150,14 @@ def test_endpoints_shows_who_answers_where(api: FakeApi, cli: Cli) -> None:
         ]
     api.on("GET /services/web", web)
     api.on("GET /tasks", tasks)
+    counted = {tasks[0]["ID"]: 12, tasks[1]["ID"]: 0}
+    api.on(f"GET /swarmlet/services/{web['ID']}/connections", {"Connections": counted})
     assert cli("service", "endpoints", "web").out.splitlines() == [
-        "NETWORK   ADDRESS           ENDPOINT   NODE    STATE      WEIGHT",
-        "ov        10.0.1.2          web                virtual",
-        "(nodes)   *:30000->80/tcp   web                all",
-        "ov        10.0.1.3          web.1      wrk-1   serving    1",
-        "ov        10.0.1.4          web.2      wrk-1   starting   3",
-        "ov        10.0.1.5          web.3      wrk-1   stopping   3",
+        "NETWORK   ADDRESS                   ENDPOINT   NODE    STATE      WEIGHT   CONNECTIONS",
+        "ov        10.0.1.2                  web                virtual",
+        "(nodes)   192.0.2.1:30000->80/tcp   web                all",
+        "(nodes)   *:8080->80/tcp            web                host",
+        "ov        10.0.1.3                  web.1      wrk-1   serving    1        12",
+        "ov        10.0.1.4                  web.2      wrk-1   starting   3        0",
+        "ov        10.0.1.5                  web.3      wrk-1   stopping   3        ?",
     ]

@@ -10,8 +10,8 @@ from swarmlet.engine.networks import Endpoint
 
 Json = Any
 
-FRONT = Endpoint("f" * 64, "10.9.0.5", "10.9.0.1")
-BACK = Endpoint("b" * 64, "10.9.1.5", "10.9.1.1")
+FRONT = Endpoint("f" * 64, "10.9.0.5", "10.9.0.1", "front")
+BACK = Endpoint("b" * 64, "10.9.1.5", "10.9.1.1", "back")
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import pytest
 from swarmlet.clock import Instant
 from swarmlet.engine import convert
 from swarmlet.engine.convert import container, create_body, instant
+from swarmlet.engine.networks import Endpoint
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import (
     AppArmor,
     ContainerSpec,
+    DnsConfig,
     HealthConfig,
     Mount,
     NetworkAttachment,
@@ -44,6 +46,28 @@ def test_an_empty_spec_leaves_everything_to_the_image_and_the_engine() -> None:
     assert body.keys() == {"Image", "Labels", "StopTimeout", "HostConfig"}
     assert body["HostConfig"] == {"RestartPolicy": {"Name": "no"}}
     assert body["StopTimeout"] == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "search"),
+    [
+        ((), ["example.org"]),
+        (("timeout:2",), ["example.org"]),
+        (("ndots:2",), ["front", "back", "example.org"]),
+    ],
+)
+def test_names_of_services_are_found_with_ndots(
+    options: tuple[str, ...], search: list[str]
+) -> None:
+    """An engine that is given this option answers a name without a dot itself: with nothing."""
+    endpoints = [
+        Endpoint("n1", "10.9.1.5", "10.9.1.1", "front"),
+        Endpoint("n2", "10.9.2.5", "10.9.2.1", "back"),
+    ]
+    dns = DnsConfig(search=("example.org",), options=options)
+    config = create_body(assignment(dns_config=dns), endpoints)["HostConfig"]
+    assert config["DnsSearch"] == search
+    assert config["Dns"] == ["10.9.1.1"]
 
 
 @pytest.mark.parametrize(

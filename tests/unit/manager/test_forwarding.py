@@ -4,7 +4,15 @@ import pytest
 import trio
 from swarmlet.model.forwarding import TaskRecord
 from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
-from swarmlet.model.objects import Network, NodeState, NodeStatus, Service, TaskState, TaskStatus
+from swarmlet.model.objects import (
+    ContainerStatus,
+    Network,
+    NodeState,
+    NodeStatus,
+    Service,
+    TaskState,
+    TaskStatus,
+)
 from swarmlet.model.specs import (
     ContainerSpec,
     EndpointSpec,
@@ -97,6 +105,20 @@ async def test_a_node_in_a_network_is_told_all_of_it(rig: Rig) -> None:
     (little,) = far.forwarding
     assert (little.services, little.tasks) == ((), ())
     assert len(little.networks) == 1
+
+
+async def test_a_task_is_known_by_the_host_name_that_its_container_has(rig: Rig) -> None:
+    """The beginning of its identifier, unless the service names one."""
+    await rig.task("t1", "w1", slot=1)
+    container = ContainerStatus(container_id="0123456789abcdef")
+    status = TaskStatus(state=TaskState.STARTING, at=NOW, container=container)
+    async with rig.running() as nursery:
+        near = await rig.agent(nursery, "w1")
+        await near.welcomed()
+        report = TaskReport("t1", status)
+        await rig.proposer.propose(ReportTasks(node_id="w1", reports=(report,)))
+        (told,) = (await news(near)).tasks
+    assert told.hostname == "0123456789ab"
 
 
 async def test_the_first_task_in_a_network_brings_the_rest_of_it(rig: Rig) -> None:

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from swarmlet.model.forwarding import Attachment, PeerRecord, Reach, Tables, TaskRecord
+from swarmlet.model.forwarding import (
+    Attachment,
+    PeerRecord,
+    PublishedPort,
+    Reach,
+    ServiceRecord,
+    Tables,
+    TaskRecord,
+)
 from swarmlet.model.networks import node_address
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.links import Links, changes
@@ -121,6 +129,46 @@ def test_backends_are_those_that_serve(tables: Tables, host: HostFacts) -> None:
             backends = balanced[f"{at}{port.protocol} . {port.published}"]
             assert len(backends) == len(serving)
             assert {b.address for b in backends} <= addresses(serving)
+
+
+@pytest.mark.parametrize(
+    ("networks", "reached"),
+    [
+        (("net1",), "10.1.0.10"),
+        (("net2", "net1"), "10.1.0.10"),  # it has just joined net2
+        (("net2",), "10.1.0.10"),  # it has just changed from net1 to net2
+        (("net3", "net1"), "10.1.0.10"),  # net3 is internal
+        ((), "10.1.0.10"),
+    ],
+)
+def test_a_published_port_leads_to_tasks_from_before_the_service_changed_networks(
+    networks: tuple[str, ...], reached: str
+) -> None:
+    """An update replaces them one after the other; meanwhile they are all that there is."""
+    tables = Tables(
+        me=1,
+        networks={f"net{n}": network(n, internal=n == 3) for n in (1, 2, 3)},
+        services={
+            "s": ServiceRecord(
+                id="s",
+                name="web",
+                attachments=tuple(Attachment(n, f"10.{n[-1]}.0.2") for n in networks),
+                ports=(PublishedPort("tcp", 8080, 80),),
+            )
+        },
+        tasks={
+            "t": TaskRecord(
+                id="t",
+                service_id="s",
+                name="web.1",
+                node=1,
+                serving=True,
+                attachments=(Attachment("net3", "10.3.0.10"), Attachment("net1", "10.1.0.10")),
+            )
+        },
+    )
+    (backend,) = plan(tables, HostFacts()).balanced["tcp . 8080"]
+    assert backend.address == reached
 
 
 @given(clusters(), hosts())

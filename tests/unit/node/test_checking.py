@@ -1,6 +1,6 @@
 """What a node looks at when it is asked, and whom it answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 
@@ -19,8 +19,10 @@ from swarmlet.node.port import NodePort
 from swarmlet.rpc.calls import (
     Answer,
     AskCheck,
+    AskConnections,
     AskReadIndex,
     Checked,
+    ConnectionsAre,
     Request,
     call_once,
 )
@@ -61,6 +63,10 @@ class Networks:
         await trio.lowlevel.checkpoint()
         return NodeCheck(mtu=1450)
 
+    async def connections(self, tasks: Collection[str]) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        return dict.fromkeys(tasks, 7)
+
 
 class Others:
     """Other nodes: those that answer, and what they are asked."""
@@ -77,6 +83,13 @@ class Others:
         await trio.lowlevel.checkpoint()
         self.asked.append(request)
         return NodeCheck(began=Instant(12 * SECOND), ended=Instant(13 * SECOND))
+
+    async def ask_connections(
+        self, node_id: str, addr: str, request: AskConnections
+    ) -> dict[str, int]:
+        await trio.lowlevel.checkpoint()
+        assert (node_id, addr) == ("w1", "10.0.0.2:2377")
+        return dict.fromkeys(request.tasks, 8)
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +158,18 @@ async def test_only_managers_of_now_are_answered() -> None:
         await examiner.answer(AskReadIndex(), MANAGER, managers={"m1"})
     answer = await examiner.answer(AskCheck(fix=True), MANAGER, managers={"m1"})
     assert isinstance(answer, Checked)
+
+
+async def test_connections_are_counted_here_and_asked_of_others() -> None:
+    """Of which a manager may ask this node, too."""
+    examiner = an_examiner(Others())
+    assert await examiner.connections(None, ["t1"]) == {"t1": 7}
+    assert await examiner.connections(Peer("w1", "10.0.0.2:2377"), ["t2"]) == {"t2": 8}
+    request = AskConnections(tasks=("t1",))
+    answer = await examiner.answer(request, MANAGER, managers={"m1"})
+    assert answer == ConnectionsAre(tasks={"t1": 7})
+    with pytest.raises(NotAllowed, match="w1 is not a manager"):
+        await examiner.answer(request, WORKER, managers={"m1"})
 
 
 async def test_another_nodes_clock_is_compared_with_ours() -> None:

@@ -150,9 +150,17 @@ def test_host_ports_and_ingress_ports_exclude_each_other(world: World) -> None:
     world.service(a_service("one", ports=(host,)))
     world.service(a_service("two", ports=(host,)))  # on nodes of its own
     mesh = PortConfig(target_port=80, published_port=8080)
-    assert "already in use" in refusal(
-        world, PutService(service=a_service(ports=(mesh,)), expect=0)
-    )
+    said = refusal(world, PutService(service=a_service(ports=(mesh,)), expect=0))
+    assert "already in use by service 'name-one' (one) as host-published port" in said
+
+
+def test_a_host_port_that_is_published_everywhere_is_refused_as_such(world: World) -> None:
+    world.networks(a_network("ingress"))
+    mesh = PortConfig(target_port=80, published_port=8080)
+    world.service(a_service("one", ports=(mesh,)))
+    host = PortConfig(target_port=80, published_port=8080, publish_mode="host")
+    said = refusal(world, PutService(service=a_service(ports=(host,)), expect=0))
+    assert "already in use by service 'name-one' (one) as ingress port" in said
 
 
 @pytest.mark.parametrize(
