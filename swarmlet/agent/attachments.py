@@ -31,14 +31,16 @@ from swarmlet.errors import (
     SwarmletError,
     Unavailable,
 )
-from swarmlet.model.forwarding import Attachment, Tables, TaskRecord
+from swarmlet.model.forwarding import Attachment, NetworkRecord, Tables, TaskRecord
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.rpc.calls import (
     Answer,
     AskAttach,
     AskContainers,
     AskDetach,
+    AskNetwork,
     ContainersAre,
+    NetworkIs,
     OfContainers,
     TellContainers,
 )
@@ -184,6 +186,16 @@ class Attachments:
     def identify(self, labels: Mapping[str, str], container_id: str) -> str:
         """The identifier in the cluster of a container of this engine."""
         return identify(self._attached(), labels.get(ATTACHED_LABEL, ""), container_id)
+
+    async def network(self, wanted: str) -> NetworkRecord | None:
+        """The network of the cluster that has this name or identifier, by what managers know now.
+
+        This node's own news may be of before it was made, or of one that had the name before.
+        Raises Unavailable.
+        """
+        answer = await self._ask(AskNetwork(wanted=wanted))
+        assert isinstance(answer, NetworkIs)
+        return answer.network
 
     # --- attaching ------------------------------------------------------------------------------
 

@@ -145,8 +145,11 @@ class Backend(Protocol):
         """Forget a node; refuses one that is up, or a manager, as the Engine API does."""
         ...
 
-    def overlays(self) -> Mapping[str, NetworkRecord]:
-        """The cluster's networks by identifier, as this node knows them; on every node."""
+    async def overlay(self, wanted: str) -> NetworkRecord | None:
+        """The network of the cluster that has this name or identifier, by what managers know.
+
+        Raises Unavailable when none answers.
+        """
         ...
 
     def attaching(

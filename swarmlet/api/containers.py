@@ -143,21 +143,21 @@ def _demand_attachable(network: NetworkRecord) -> None:
 
 async def _overlay(call: Call, wanted: str) -> NetworkRecord | None:
     """The network of the cluster that a user means; None for one of the engine's."""
-    records = call.backend.overlays()
-    known = records.get(wanted) or next((r for r in records.values() if r.name == wanted), None)
     found = await networks.find(call, wanted)
     if isinstance(found, Network):
         return forwarding.network(found)
-    if found is not None:  # a copy, on a worker
-        return records.get(network_shapes.original(found))
-    if known is not None or call.backend.local().state == "inactive":
-        return known
+    if call.backend.local().state == "inactive" or await _is_of_engine(call, wanted):
+        return None
+    # On a worker, which may not have heard of it yet. A copy may be of one that is gone.
+    return await call.backend.overlay(wanted)
+
+
+async def _is_of_engine(call: Call, wanted: str) -> bool:
     try:
         theirs = await EngineNetworks(call).named(wanted)
     except EngineUnavailable:
-        return None
-    begun = [r for ident, r in records.items() if ident.startswith(wanted)]
-    return begun[0] if theirs is None and len(begun) == 1 else None
+        return True  # it will say so itself
+    return theirs is not None and not network_shapes.is_copy(theirs)
 
 
 async def _inspect(call: Call, body: Mapping[str, Json]) -> Json:

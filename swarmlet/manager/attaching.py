@@ -2,17 +2,21 @@
 
 import structlog
 
+from swarmlet.control import forwarding
 from swarmlet.errors import NotAllowed, SwarmletError, Unavailable
 from swarmlet.manager import hearing
 from swarmlet.manager.proposer import Proposer
 from swarmlet.manager.replica import Replica
+from swarmlet.model.forwarding import NetworkRecord
 from swarmlet.rpc.calls import (
     Answer,
     AskAttach,
     AskContainers,
     AskDetach,
+    AskNetwork,
     ContainersAre,
     Done,
+    NetworkIs,
     OfContainers,
     TellContainers,
 )
@@ -52,6 +56,16 @@ class Attaching:
                 await self._proposer.barrier()
                 own = self._replica.view.containers_on_node(who.node_id)
                 return ContainersAre(containers=tuple(sorted(own, key=lambda one: one.id)))
+            case AskNetwork():
+                await self._proposer.barrier()
+                return NetworkIs(network=self._network(request.wanted))
+
+    def _network(self, wanted: str) -> NetworkRecord | None:
+        view = self._replica.view
+        exact = view.network(wanted) or view.network_named(wanted)
+        begun = [n for n in view.networks() if n.id.startswith(wanted)] if wanted else []
+        found = exact or (begun[0] if len(begun) == 1 else None)
+        return forwarding.network(found) if found else None
 
     async def _attach(self, request: AskAttach, node_id: str) -> ContainersAre:
         command = hearing.attachment(node_id, request.container)

@@ -276,9 +276,9 @@ class Node:
         """Have a node look at its networks."""
         return await self._member().check(node_id, fix=fix)
 
-    def overlays(self) -> Mapping[str, NetworkRecord]:
-        """The cluster's networks, as far as this node was told of them."""
-        return self._membership.networking.tables.networks if self._membership else {}
+    async def overlay(self, wanted: str) -> NetworkRecord | None:
+        """The network of the cluster that has this name or identifier, by what managers know."""
+        return await self._member().attachments.network(wanted)
 
     def attaching(
         self, container: AttachedContainer, nameservers: tuple[str, ...] = ()

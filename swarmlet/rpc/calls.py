@@ -9,6 +9,7 @@ import trio
 
 from swarmlet.errors import SwarmletError
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.forwarding import NetworkRecord
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import Availability, Role
 from swarmlet.rpc.channel import Channel, ConnectionLost
@@ -100,6 +101,18 @@ class ContainersAre(Body, frozen=True, kw_only=True):
     """These; in answer to an attachment, that one, with its addresses."""
 
     containers: tuple[AttachedContainer, ...]
+
+
+class AskNetwork(Body, frozen=True, kw_only=True):
+    """Question which network has this name, or this beginning of an identifier (any node)."""
+
+    wanted: str
+
+
+class NetworkIs(Body, frozen=True, kw_only=True):
+    """This one, by what a quorum knows; None: there is none."""
+
+    network: NetworkRecord | None
 
 
 class Forward(Body, frozen=True, kw_only=True):
@@ -195,7 +208,7 @@ class Failed(Body, frozen=True, kw_only=True):
 
 
 #: What any node may ask for its plain containers.
-OfContainers = AskAttach | AskDetach | TellContainers | AskContainers
+OfContainers = AskAttach | AskDetach | TellContainers | AskContainers | AskNetwork
 
 Request = (
     AskCa
@@ -215,6 +228,7 @@ Answer = (
     | Joined
     | Renewed
     | ContainersAre
+    | NetworkIs
     | Committed
     | ReadIndexIs
     | AddressesAre

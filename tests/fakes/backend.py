@@ -14,6 +14,7 @@ from swarmlet.api.backend import (
     ManagerHealth,
     NetworkPlan,
 )
+from swarmlet.api.lookup import network_of_prefix
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import forwarding
 from swarmlet.engine.attached import ATTACHED_LABEL
@@ -266,8 +267,11 @@ class FakeBackend:
             raise FailedPrecondition(wording.NODE_IS_UP.format(id=node_id))
         await self.propose(DeleteNode(id=node_id, expect=node.version))
 
-    def overlays(self) -> dict[str, NetworkRecord]:
-        return {n.id: forwarding.network(n) for n in self.store.networks()}
+    async def overlay(self, wanted: str) -> NetworkRecord | None:
+        store = self.store
+        exact = store.network(wanted) or store.network_named(wanted)
+        found = exact or network_of_prefix(store, wanted)
+        return forwarding.network(found) if found else None
 
     @asynccontextmanager
     async def attaching(

@@ -23,8 +23,10 @@ from swarmlet.rpc.calls import (
     AskAttach,
     AskContainers,
     AskDetach,
+    AskNetwork,
     ContainersAre,
     Done,
+    NetworkIs,
     OfContainers,
     TellContainers,
 )
@@ -102,6 +104,9 @@ class Rig:
                 self._do(ReportContainers(node_id="n1", reports=request.reports))
             case AskContainers():
                 return ContainersAre(containers=tuple(self.world.store.containers_on_node("n1")))
+            case AskNetwork():
+                named = self.world.store.network_named(request.wanted)
+                return NetworkIs(network=forwarding.network(named) if named else None)
         return Done()
 
     def _do(self, command: AttachContainer | DetachContainers | ReportContainers) -> None:

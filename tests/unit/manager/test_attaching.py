@@ -12,7 +12,9 @@ from swarmlet.rpc.calls import (
     AskAttach,
     AskContainers,
     AskDetach,
+    AskNetwork,
     ContainersAre,
+    NetworkIs,
     TellContainers,
 )
 from swarmlet.rpc.listener import RemoteNode
@@ -157,3 +159,15 @@ async def test_nodes_in_the_network_are_told_of_a_container(rig: Rig, attaching:
         await attaching.answer(AskDetach(ids=(IDENT,)), who("w1"))
         while IDENT not in (told := await news(far)).gone:
             assert told.tasks
+
+
+async def test_a_node_is_told_which_network_has_a_name_now(attaching: Attaching) -> None:
+    """By name, identifier or the beginning of one; its own news may be older."""
+
+    async def asked(wanted: str) -> str | None:
+        answer = await attaching.answer(AskNetwork(wanted=wanted), who("w1"))
+        assert isinstance(answer, NetworkIs)
+        return answer.network.id if answer.network else None
+
+    assert [await asked(name) for name in ("net", "ne")] == ["net"] * 2
+    assert [await asked(name) for name in ("fron", "")] == [None] * 2
