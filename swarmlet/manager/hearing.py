@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from swarmlet.model.objects import TaskStatus
+from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import FromAgent, Hello, Report
 from swarmlet.state.commands import ReportTasks, TaskReport
@@ -26,11 +26,16 @@ def checked_hello(message: FromAgent, peer: str) -> Hello:
     """The first message of a session, if it is one. Raises RemoteProtocolError."""
     if not isinstance(message, Hello):
         raise RemoteProtocolError(f"{peer} did not say hello")
-    if len(msgspec.msgpack.encode(message.description)) > MAX_DESCRIPTION:
-        raise RemoteProtocolError(f"{peer} describes itself at too great length")
+    check_description(message.description, peer)
     if not 0 < message.listen_port < 65_536:
         raise RemoteProtocolError(f"{peer} listens on no port: {message.listen_port}")
     return message
+
+
+def check_description(description: NodeDescription, peer: str) -> None:
+    """Refuse one that is too long. Raises RemoteProtocolError."""
+    if len(msgspec.msgpack.encode(description)) > MAX_DESCRIPTION:
+        raise RemoteProtocolError(f"{peer} describes itself at too great length")
 
 
 def commands(view: View, node_id: str, report: Report) -> list[ReportTasks]:
