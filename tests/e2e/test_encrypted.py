@@ -80,7 +80,7 @@ def ask_all(cluster: Cluster, service: str, text: str) -> bool:
     for at in range(len(found)):
         url = f"http://{service}/cgi-bin/who?{text}"
         answers = {
-            run_in(cluster, service, "wget", "-q", "-T", "5", "-O", "-", url, at=at)
+            run_in(cluster, service, "timeout", "5", "wget", "-q", "-O", "-", url, at=at)
             .strip()
             .rpartition(" ")[2]
             for _ in range(8)
