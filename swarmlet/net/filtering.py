@@ -93,7 +93,7 @@ def ip_chains(
         "raw": _raw(data_port, encrypted=encrypted),
         "raw_out": _raw_out(data_port, encrypted=encrypted),
         "entry": _entry(encrypted=encrypted),
-        "entry_local": _entry_local(encrypted=encrypted),
+        "entry_local": _entry_local(encrypted_vtep),
         "leave": _leave(encrypted=encrypted),
         "nat_in": _nat("prerouting", "dstnat - 5", own),
         "nat_local": _nat("output", "-105", own),
@@ -224,13 +224,17 @@ def _entry(*, encrypted: bool) -> Chain:
     )
 
 
-def _entry_local(*, encrypted: bool) -> Chain:
+def _entry_local(encrypted_vtep: str) -> Chain:
     """This node's own answers, too: a refusal in the name of a task that is dead."""
     reply = f"{_ENTERED} ct direction reply"
+    sealed = (
+        f"{reply} ip saddr @encrypted {_TO_ENCRYPTED}",
+        f"{reply} ip saddr {encrypted_vtep} {_TO_ENCRYPTED}",
+    )
     return Chain(
         (
             f"{reply} {_TO_ENTRY}",
-            *((f"{reply} ip saddr @encrypted {_TO_ENCRYPTED}",) if encrypted else ()),
+            *(sealed if encrypted_vtep else ()),
         ),
         "type route hook output priority mangle - 5",
     )
