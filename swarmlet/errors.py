@@ -181,6 +181,12 @@ class ForwardingFailed(Unavailable):
         )
 
 
+class TunnelFailed(ForwardingFailed):
+    """A tunnel of encrypted networks cannot be made; other networks do not need it."""
+
+    code = "tunnel-failed"
+
+
 class Damaged(SwarmletError):
     """Stored state fails its checks; going on would risk the cluster, so the daemon stops."""
 

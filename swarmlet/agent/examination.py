@@ -8,6 +8,7 @@ from swarmlet.clock import Seconds
 from swarmlet.errors import ForwardingFailed
 from swarmlet.model.checks import NodeCheck, Refusal
 from swarmlet.model.forwarding import Tables
+from swarmlet.net.numbers import DEVICE, ENCRYPTED_DEVICE
 from swarmlet.net.plan import Plan
 
 #: Seconds for what was said last to reach the kernel: until then it differs for a good reason.
@@ -70,16 +71,19 @@ async def examine(
         refusals, suspects = await forwarder.firewalls()
     except ForwardingFailed as exc:
         failure = exc.message
-    device = forwarder.planned().links.device
+    wanted = forwarder.planned()
+    device, sealed = map(wanted.links.devices.get, (DEVICE, ENCRYPTED_DEVICE))
     return NodeCheck(
         differences=tuple(left[:NAMED]),
         more=max(0, len(left) - NAMED),
         repaired=tuple(one for one in found if one not in set(left))[:NAMED],
         failure=failure or forwarder.failure,
+        problems=wanted.problems[:NAMED],
         resolver=resolver,
         refusals=refusals,
         suspects=suspects,
         mtu=device.mtu if device else 0,
+        encrypted_mtu=sealed.mtu if sealed else 0,
         data_port=tables.data_port,
         control_port=tables.control_port,
     )

@@ -106,6 +106,10 @@ class Forwarder(examination.Forwarding, Protocol):
         """Set up a bridge that the engine has just made, before anything is plugged into it."""
         ...
 
+    def tunnel_trouble(self) -> str:
+        """Why no packets of encrypted networks are exchanged with other nodes now, or nothing."""
+        ...
+
     async def clear(self) -> None:
         """Leave the kernel as it was found."""
         ...
@@ -355,6 +359,11 @@ class Networking:
         record = self.tables.networks.get(attachment.network_id)
         if record is None or not attachment.address:
             raise EngineUnavailable(f"network {attachment.network_id} is not known here yet")
+        if record.encrypted and (trouble := self._forwarder.tunnel_trouble()):
+            # Not to be waited for: another node may be able to.
+            raise EngineError(
+                f"network {record.name} is encrypted, which this node cannot: {trouble}", status=503
+            )
         async with self._making[record.id]:
             network = await self._bridge_network(record)
         return Endpoint(network, attachment.address, record.gateway, record.name)

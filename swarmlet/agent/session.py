@@ -22,6 +22,7 @@ from swarmlet.rpc.messages import (
     Acknowledged,
     Assignments,
     Beat,
+    Described,
     Forwarded,
     Forwarding,
     FromManager,
@@ -172,6 +173,7 @@ class AgentSession:
         self._period = HEARTBEAT
         self._patience = DIAL_FIRST
         self._connected = trio.Event()
+        self._changed = trio.Event()
         self._over = False
         self._alone_since = -math.inf  # nobody knows how long: no session yet
 
@@ -183,6 +185,10 @@ class AgentSession:
     def manager(self) -> str:
         """The address of the leader that holds the session; "" while there is none."""
         return self._channel.peer if self._channel is not None else ""
+
+    def describe_again(self) -> None:
+        """What this node says of itself has changed: tell the leader, if there is a session."""
+        self._changed.set()
 
     def report(self, task_id: str, status: TaskStatus) -> None:
         """Report a task's status, now or as soon as there is a session."""
@@ -239,6 +245,7 @@ class AgentSession:
     async def _hold(self, addr: str) -> None:
         """One session. Raises NodeRemoved, or another SwarmletError that ends only the session."""
         # First the engine, then the manager: who has dialled must not keep it waiting.
+        self._changed = trio.Event()
         description = await self._node.describe()
         stream = await self._dial(addr)
         channel: Channel[FromManager] = Channel(stream, FromManager, peer=addr)
@@ -295,6 +302,7 @@ class AgentSession:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._beat, channel)
             nursery.start_soon(self._send_reports, channel)
+            nursery.start_soon(self._send_descriptions, channel)
             nursery.start_soon(self._end_without_engine)
             while True:
                 self._take(await self._listen(channel), channel, nursery)
@@ -350,6 +358,12 @@ class AgentSession:
     async def _send_reports(self, channel: Channel[FromManager]) -> None:
         while True:
             await channel.send(await self._reporter.next())
+
+    async def _send_descriptions(self, channel: Channel[FromManager]) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            await channel.send(Described(description=await self._node.describe()))
 
     async def _answer_probe(self, channel: Channel[FromManager], request: ProbeRequest) -> None:
         heard = await self._node.probe(request.node_id, request.addr)

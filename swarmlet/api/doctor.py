@@ -6,6 +6,7 @@ from swarmlet.api.calls import Answer, Call
 from swarmlet.api.lookup import find_node
 from swarmlet.clock import SECOND
 from swarmlet.model.checks import NodeCheck
+from swarmlet.model.tunnels import lane_ports
 
 Json = dict[str, Any]
 
@@ -49,6 +50,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "Repaired": found.repaired,
         "Failure": found.failure,
         "Unmade": found.unmade,
+        "Problems": found.problems,
         "Resolver": found.resolver,
         "Refusals": [{"Chain": r.chain, "Traffic": r.traffic.value} for r in found.refusals],
         "Suspects": found.suspects,
@@ -56,6 +58,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
         "MTU": found.mtu,
         "DataPathPort": found.data_port,
         "ControlPort": found.control_port,
+        "EncryptedPorts": lane_ports(found.data_port),
         "Peers": [
             {
                 "NodeID": peer.id,
@@ -63,6 +66,7 @@ def _shape(node_id: str, found: NodeCheck) -> Json:
                 "Addr": peer.addr,
                 "Control": peer.control.value,
                 "Overlay": peer.overlay.value,
+                "Encrypted": peer.encrypted.value,
                 "Heard": peer.heard.value,
             }
             for peer in found.peers

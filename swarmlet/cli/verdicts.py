@@ -19,6 +19,7 @@ ENGINE: Final = "engine"
 CLOCKS: Final = "clock"
 CONTROL: Final = "control port"
 VXLAN: Final = "vxlan"
+ENCRYPTED: Final = "encrypted networks"
 
 _LOG: Final = "journalctl -u swarmletd on {} says why"
 _FIX: Final = "swarmlet network doctor --fix"
@@ -109,9 +110,9 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         )
     if more := int(report["MoreDifferences"]):
         yield Finding(node.name, FORWARDING, PROBLEM, f"{more} more differences", fix)
-    if report["Failure"]:
-        yield Finding(node.name, FORWARDING, PROBLEM, str(report["Failure"]), log)
-    elif not report["Differences"] and not report["Repaired"]:
+    for text in filter(None, [report["Failure"], *report["Problems"]]):
+        yield Finding(node.name, FORWARDING, PROBLEM, str(text), log)
+    if not (report["Failure"] or report["Differences"] or report["Repaired"]):
         yield Finding(node.name, FORWARDING, detail="the kernel is as planned")
     for one in report["Refusals"]:
         what, opener = _opened(one["Traffic"], str(one["Chain"]), report)
@@ -202,6 +203,9 @@ def _of_pair(one: Node, other: Node, reports: Mapping[str, Json]) -> Iterator[Fi
     overlay = [view for view in views if view[3]["Overlay"] != "untried"]
     if overlay:
         yield _vxlan(where, overlay)
+    sealed = [view for view in views if view[3]["Encrypted"] != "untried"]
+    if sealed:
+        yield _encrypted(where, sealed)
 
 
 def _peer(report: Json, node: Node) -> Json:
@@ -216,6 +220,21 @@ def _control(where: str, tried: Sequence[tuple[Node, Node, Json]]) -> Finding:
     ports = sorted({str(p["Addr"]).rpartition(":")[2] for _, _, p in lost})
     fix = f"let tcp {', '.join(ports)} pass {_between(lost[0][0], lost[0][1])}"
     return Finding(where, CONTROL, PROBLEM, detail, fix)
+
+
+def _encrypted(where: str, views: Sequence[View]) -> Finding:
+    bad = [view for view in views if view[3]["Encrypted"] != "well"]
+    if not bad:
+        return Finding(where, ENCRYPTED, detail="full packets pass")
+    a, b, report, peer = bad[0]
+    if peer["Encrypted"] == "small":
+        detail = "full packets do not pass, small ones do"
+        fix = f"make the MTU of their interfaces what the path {_between(a, b)} carries"
+    else:
+        detail = f"{a.name} gets no packet back"
+        ports = " and ".join(map(str, report["EncryptedPorts"]))
+        fix = f"let udp {ports} pass both ways {_between(a, b)}"
+    return Finding(where, ENCRYPTED, PROBLEM, detail, fix)
 
 
 def _vxlan(where: str, views: Sequence[View]) -> Finding:

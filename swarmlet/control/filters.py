@@ -27,6 +27,7 @@ class Reason(enum.IntEnum):
     PLATFORM = 4
     HOST_PORT = 5
     MAX_REPLICAS = 6
+    ENCRYPTION = 7
 
 
 #: Docker's words. Those with {} end in "1 node" or "N nodes".
@@ -38,6 +39,7 @@ _WORDS: Final = {
     Reason.PLATFORM: "unsupported platform on {}",
     Reason.HOST_PORT: "host-mode port already in use on {}",
     Reason.MAX_REPLICAS: "max replicas per node limit exceed",
+    Reason.ENCRYPTION: "encrypted networks are not possible on {}",
 }
 
 
@@ -51,10 +53,11 @@ class Needs(msgspec.Struct, frozen=True):
     platforms: tuple[Platform, ...]
     ports: tuple[tuple[str, int], ...]
     max_replicas: int
+    encrypted: bool = False
 
     @classmethod
-    def of(cls, task: Task) -> "Needs":
-        """What this task asks."""
+    def of(cls, task: Task, *, encrypted: bool = False) -> "Needs":
+        """What this task asks; ``encrypted``: one of its networks is."""
         where = task.spec.where
         return cls(
             service_id=task.service_id,
@@ -64,6 +67,7 @@ class Needs(msgspec.Struct, frozen=True):
             platforms=where.platforms,
             ports=host_ports(task.ports),
             max_replicas=where.max_replicas,
+            encrypted=encrypted,
         )
 
     def refusal(self, load: Load) -> Reason | None:
@@ -73,13 +77,20 @@ class Needs(msgspec.Struct, frozen=True):
             return Reason.NOT_READY
         if not load.has_room(self.reservations):
             return Reason.RESOURCES
+        reason = self._mismatch(node)
+        return self.crowded(load) if reason is None else reason
+
+    def _mismatch(self, node: Node) -> Reason | None:
+        """What the node is not, however empty it is."""
         if self.plugins and not _has_plugins(self.plugins, node):
             return Reason.PLUGIN
         if self.constraints and not satisfied(self.constraints, node):
             return Reason.CONSTRAINT
         if self.platforms and not runs_on(self.platforms, node):
             return Reason.PLATFORM
-        return self.crowded(load)
+        if self.encrypted and not _encrypts(node):
+            return Reason.ENCRYPTION
+        return None
 
     def full(self, load: Load) -> Reason | None:
         """Like :meth:`refusal`, for what placing a task changes: the rest was checked before."""
@@ -126,6 +137,11 @@ def runs_on(platforms: tuple[Platform, ...], node: Node) -> bool:
 def belongs(spec: TaskSpec, node: Node) -> bool:
     """Whether a task may stay where it is: what a node *is*, not how full it is."""
     return satisfied(spec.where.constraints, node) and runs_on(spec.where.platforms, node)
+
+
+def _encrypts(node: Node) -> bool:
+    tunnel = node.description.tunnel if node.description else None
+    return tunnel is not None and tunnel.usable
 
 
 def _plugins(spec: TaskSpec) -> tuple[tuple[str, str], ...]:

@@ -48,6 +48,7 @@ def peer(node: Node) -> PeerRecord | None:
         addr=node.status.addr,
         reach=_REACH.get(node.status.state, Reach.READY),
         hostname=node.hostname,
+        tunnel=node.description.tunnel if node.description else None,
     )
 
 

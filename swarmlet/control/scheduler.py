@@ -105,7 +105,7 @@ class _Round:
 
     def place(self, group: list[Task]) -> None:
         """Place the tasks of one service and version."""
-        needs = Needs.of(group[0])
+        needs = Needs.of(group[0], encrypted=self._is_encrypted(group[0]))
         anywhere = []
         for task in group:
             if task.node_id:
@@ -114,6 +114,10 @@ class _Round:
                 anywhere.append(task)
         if anywhere:
             self._place_anywhere(anywhere, needs)
+
+    def _is_encrypted(self, task: Task) -> bool:
+        networks = (self._view.network(a.network_id) for a in task.attachments)
+        return any(network is not None and network.spec.encrypted for network in networks)
 
     def _has_addresses(self, task: Task) -> bool:
         """Whether each network of a task has an address left; else the task is told."""

@@ -19,13 +19,14 @@ from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.manager.session import Session
 from swarmlet.manager.withdrawals import Withdrawals
-from swarmlet.model.objects import NodeState, NodeStatus
+from swarmlet.model.objects import NodeDescription, NodeState, NodeStatus
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
     REPORT_WINDOW,
     Acknowledged,
     Beat,
+    Described,
     Forwarded,
     FromAgent,
     Goodbye,
@@ -242,6 +243,13 @@ class Dispatcher:
         )
         await self._committer.submit(ChangeNodes(changes=(change,))).wait()
 
+    def _describe(self, node_id: str, description: NodeDescription) -> None:
+        """Record what a node says of itself, if that is news."""
+        node = self._replica.view.node(node_id)
+        if node is not None and node.description != description:
+            change = NodeChange(id=node_id, description=description)
+            self._committer.submit(ChangeNodes(changes=(change,)))
+
     async def _read(self, session: Session, nursery: trio.Nursery) -> None:
         """Take what the agent says until it says goodbye. Raises ConnectionLost."""
         open_reports: set[int] = set()
@@ -258,6 +266,9 @@ class Dispatcher:
                         raise RemoteProtocolError(f"node {session.node_id} floods with reports")
                     open_reports.add(message.seq)
                     nursery.start_soon(self._report, session, message, open_reports)
+                case Described():
+                    hearing.check_description(message.description, session.node_id)
+                    self._describe(session.node_id, message.description)
                 case Goodbye():
                     session.goodbye = message.reason
                     return

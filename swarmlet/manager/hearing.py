@@ -11,7 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from swarmlet.errors import InvalidInput
-from swarmlet.model.objects import AttachedContainer, TaskStatus
+from swarmlet.model.objects import AttachedContainer, NodeDescription, TaskStatus
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import FromAgent, Hello, Report
 from swarmlet.state.commands import (
@@ -42,11 +42,16 @@ def checked_hello(message: FromAgent, peer: str) -> Hello:
     """The first message of a session, if it is one. Raises RemoteProtocolError."""
     if not isinstance(message, Hello):
         raise RemoteProtocolError(f"{peer} did not say hello")
-    if _size(message.description) > MAX_DESCRIPTION:
-        raise RemoteProtocolError(f"{peer} describes itself at too great length")
+    check_description(message.description, peer)
     if not 0 < message.listen_port < 65_536:
         raise RemoteProtocolError(f"{peer} listens on no port: {message.listen_port}")
     return message
+
+
+def check_description(description: NodeDescription, peer: str) -> None:
+    """Refuse one that is too long. Raises RemoteProtocolError."""
+    if _size(description) > MAX_DESCRIPTION:
+        raise RemoteProtocolError(f"{peer} describes itself at too great length")
 
 
 def commands(view: View, node_id: str, report: Report) -> list[ReportTasks]:

@@ -22,7 +22,7 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a node found on its way to another. ``addr`` is the control port that it tried.
 
     ``heard`` is what came in from the other meanwhile: a question that arrives but whose answer
-    does not tells which way is broken.
+    does not tells which way is broken. ``encrypted`` is tried where encrypted networks lead.
     """
 
     id: str
@@ -31,6 +31,7 @@ class PeerCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     control: Passage = Passage.UNTRIED
     overlay: Passage = Passage.UNTRIED
     heard: Passage = Passage.UNTRIED
+    encrypted: Passage = Passage.UNTRIED
 
 
 class Traffic(enum.StrEnum):
@@ -53,12 +54,12 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``differences`` are the things in which its kernel is not as planned (``more`` others are not
     named), ``repaired`` those that were and are no more; ``failure`` is why the kernel could not be
-    looked at, or lags behind; ``unmade`` are networks that the engine refused to make, and why.
-    ``resolver`` is why names are not answered, ``engine`` what ails the engine's own rules.
-    ``refusals`` are of other programs, ``suspects`` those that may refuse what comes from other
-    nodes. ``mtu`` is the largest
-    packet between nodes. ``began`` and ``ended`` are by its own clock; ``offset`` is how far that
-    is ahead of the asker's, who fills it in.
+    looked at, or lags behind; ``problems`` are what it cannot forward at all; ``unmade`` are
+    networks that the engine refused to make, and why. ``resolver`` is why names are not answered,
+    ``engine`` what ails the engine's own rules. ``refusals`` are of other programs, ``suspects``
+    those that may refuse what comes from other nodes. ``mtu`` is the largest packet between nodes,
+    ``encrypted_mtu`` that of encrypted networks, 0 without tunnels. ``began`` and ``ended`` are by
+    its own clock; ``offset`` is how far that is ahead of the asker's, who fills it in.
     """
 
     began: Instant = Instant(0)
@@ -69,11 +70,13 @@ class NodeCheck(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repaired: tuple[str, ...] = ()
     failure: str = ""
     unmade: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     resolver: str = ""
     refusals: tuple[Refusal, ...] = ()
     suspects: tuple[str, ...] = ()
     engine: str = ""
     mtu: int = 0
+    encrypted_mtu: int = 0
     data_port: int = DEFAULT_DATA_PORT
     control_port: int = DEFAULT_CONTROL_PORT
     peers: tuple[PeerCheck, ...] = ()

@@ -10,6 +10,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.model.networks import DEFAULT_CONTROL_PORT, DEFAULT_DATA_PORT
+from swarmlet.model.tunnels import TunnelKeys
 
 #: Service labels of swarmlet's own.
 STICKY_LABEL: Final = "swarmlet.lb.sticky"
@@ -41,12 +42,16 @@ class Reach(enum.StrEnum):
 
 
 class PeerRecord(Record, frozen=True, kw_only=True, gc=False):
-    """A node of the cluster: ``number`` (1 to 4095) is its own for life, ``addr`` an IP address."""
+    """A node of the cluster: ``number`` (1 to 4095) is its own for life, ``addr`` an IP address.
+
+    ``tunnel`` are its keys for encrypted networks.
+    """
 
     number: int
     addr: str
     reach: Reach = Reach.READY
     hostname: str = ""
+    tunnel: TunnelKeys | None = None
 
 
 class NetworkRecord(Record, frozen=True, kw_only=True, gc=False):

@@ -3,6 +3,7 @@
 Source: Engine API v1.41 to v1.47, ``NetworkCreate``. Subnets and addresses are IPv4 texts.
 """
 
+import enum
 import ipaddress
 from typing import Final
 
@@ -76,9 +77,25 @@ class NetworkSpec(Spec, frozen=True):
         return ENCRYPTED in self.options
 
 
-def node_address(number: int) -> str:
-    """The address of a node inside the overlay (its VTEP)."""
-    return str(ipaddress.IPv4Address(int(ipaddress.IPv4Network(NODE_POOL)[0]) + number))
+class Place(enum.IntEnum):
+    """What an address of a node is for; each has 4,096 of the pool's, one for each number."""
+
+    OVERLAY = 0
+    ENCRYPTED = 1  # in the overlay of encrypted networks
+    FIRST_LANE = 2  # in the tunnels that carry those
+    SECOND_LANE = 3
+
+
+#: All addresses of nodes inside tunnels.
+LANE_POOL: Final = "100.64.32.0/19"
+
+
+def node_address(number: int, place: Place = Place.OVERLAY) -> str:
+    """The address of a node inside the overlay (its VTEP), or another one that it has."""
+    return str(ipaddress.IPv4Address(_FIRST_ADDRESS + place * 4096 + number))
+
+
+_FIRST_ADDRESS: Final = int(ipaddress.IPv4Network(NODE_POOL)[0])
 
 
 def overlapping(subnet: str, others: list[str]) -> str:

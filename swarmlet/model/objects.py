@@ -23,6 +23,7 @@ from swarmlet.model.specs import (
     ServiceSpec,
     TaskSpec,
 )
+from swarmlet.model.tunnels import TunnelKeys
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -208,12 +209,14 @@ class NodeDescription(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_
     """What a node says of itself when it connects.
 
     ``subnets`` are those of its own addresses and routes: overlay networks keep clear of them.
+    ``tunnel`` are its keys for encrypted networks; a node without cannot encrypt.
     """
 
     hostname: str
     platform: Platform
     resources: Resources
     subnets: tuple[str, ...] = ()
+    tunnel: TunnelKeys | None = None
     engine_version: str = ""
     engine_labels: Labels = msgspec.field(default_factory=dict[str, str])
     plugins: tuple[Plugin, ...] = ()

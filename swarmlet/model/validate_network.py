@@ -52,9 +52,6 @@ def network_problems(spec: NetworkSpec) -> list[Problem]:
                 f'"{spec.driver}" networks of the swarm are {NOT_YET}: the driver must be overlay',
             ),
             only_if(spec.scope not in {"", "swarm"}, "Scope", f'"{spec.scope}" is no overlay'),
-            only_if(
-                spec.encrypted, f"Options.{ENCRYPTED}", f"encrypted overlay networks are {NOT_YET}"
-            ),
             only_if(spec.enable_ipv6, "EnableIPv6", f"IPv6 in overlay networks is {NOT_YET}"),
             only_if(spec.config_only, "ConfigOnly", f"config-only networks are {NOT_YET}"),
             _ipam(spec),

@@ -42,9 +42,11 @@ class Commands:
         if ident not in self._ours:
             self._ours.append(ident)
 
-    async def run(self, *words: str, stdin: str = "") -> Output:
+    async def run(self, *words: str, stdin: str = "", patience: float = PATIENCE) -> Output:
         """Run a program to its end; a failure of it is for the caller to judge."""
-        return await trio.to_thread.run_sync(self._run, words, stdin, limiter=self.limiter)
+        return await trio.to_thread.run_sync(
+            self._run, words, stdin, patience, limiter=self.limiter
+        )
 
     async def must(self, *words: str, stdin: str = "") -> bytes:
         """Run a program that must succeed, and return what it says."""
@@ -53,7 +55,7 @@ class Commands:
             raise ForwardingFailed(" ".join(words), output.stderr.decode(errors="replace"))
         return output.stdout
 
-    def _run(self, words: tuple[str, ...], stdin: str) -> Output:
+    def _run(self, words: tuple[str, ...], stdin: str, patience: float) -> Output:
         # In a thread, not with trio's own: those cost several times as much CPU for each program.
         try:
             with subprocess.Popen(  # noqa: S603  # no shell, and the words are ours
@@ -64,7 +66,7 @@ class Commands:
             ) as process:
                 self._ours.append(process.pid)
                 try:
-                    out, err = process.communicate(stdin.encode(), timeout=PATIENCE)
+                    out, err = process.communicate(stdin.encode(), timeout=patience)
                 except subprocess.TimeoutExpired as exc:
                     process.kill()
                     raise ForwardingFailed(" ".join(words), "it does not end") from exc

@@ -4,6 +4,8 @@ from typing import Final
 
 import msgspec
 
+from swarmlet.model.tunnels import TunnelKeys
+
 #: Ethernet's, for a host whose underlay device is not known.
 DEFAULT_MTU: Final = 1500
 
@@ -15,13 +17,21 @@ class Port(msgspec.Struct, frozen=True):
     addresses: frozenset[str] = frozenset()
 
 
+class OwnTunnel(msgspec.Struct, frozen=True):
+    """This node's lanes. ``warming``: the one that it does not send by yet is about to be."""
+
+    keys: TunnelKeys
+    warming: bool = False
+
+
 class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What is read from the machine.
 
     ``has_address``: whether an interface bears the address that peers know this node by (not so
     behind address translation). ``underlay`` is the device that bears it, "" if none does.
-    ``accept_chain`` is the iptables chain where forwarded packets
-    must be accepted, "" if none need be. ``ports`` are those of our bridges.
+    ``accept_chain`` is the iptables chain where forwarded packets must be accepted, "" if none need
+    be. ``ports`` are those of our bridges. Without a ``tunnel`` this node cannot encrypt;
+    ``no_tunnel`` says why.
     """
 
     has_address: bool = True
@@ -30,3 +40,5 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     bridge_nf: bool = False
     accept_chain: str = ""
     ports: dict[str, Port] = msgspec.field(default_factory=dict[str, Port])
+    tunnel: OwnTunnel | None = None
+    no_tunnel: str = ""

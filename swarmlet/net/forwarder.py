@@ -8,7 +8,7 @@ never gives up: what fails is tried again, and said.
 import contextlib
 import functools
 import math
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from socket import IPPROTO_UDP
 from typing import Final
@@ -16,21 +16,27 @@ from typing import Final
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
-from swarmlet.errors import ENGINE_RULES_BACK, FailedPrecondition, ForwardingFailed
+from swarmlet.errors import (
+    ENGINE_RULES_BACK,
+    FailedPrecondition,
+    ForwardingFailed,
+    TunnelFailed,
+)
 from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net import connections
 from swarmlet.net.commands import Commands
 from swarmlet.net.connections import Connections
-from swarmlet.net.facts import HostFacts
+from swarmlet.net.facts import HostFacts, OwnTunnel
 from swarmlet.net.firewall import Ruleset, packets
 from swarmlet.net.flows import Flow, forget
 from swarmlet.net.kernel import Kernel, Look
-from swarmlet.net.links import Links, changes
+from swarmlet.net.links import Changes, Links, changes
 from swarmlet.net.listing import Seen, expected, items, seen
 from swarmlet.net.nft import open_nft
-from swarmlet.net.numbers import ENGINE_CHAIN, TABLE
+from swarmlet.net.numbers import ENGINE_CHAIN, LANE_DEVICES, TABLE
 from swarmlet.net.plan import Plan, forgotten, nothing, plan
 from swarmlet.net.records import Bridge, bridge_of, within
 from swarmlet.net.report import Observed, differences, standing
@@ -57,6 +63,9 @@ BREATH: Final = 1.0
 #: Seconds before what failed is tried again; doubled each time.
 FIRST_RETRY: Final = 0.2
 LAST_RETRY: Final = 10.0
+
+#: Seconds before tunnels that could not be made are tried again: other networks wait for the try.
+TUNNEL_RETRY: Final = 15.0
 
 #: Named in the log, of one look's differences; a flushed table has thousands.
 NAMED: Final = 20
@@ -102,6 +111,14 @@ class Forwarder:
         self._looks = self._repairs = self._failures = 0
         self._failure = ""
         self._engine_rules_gone = False
+        #: This node's part in encrypted networks, its private keys by public ones.
+        self._tunnel: OwnTunnel | None = None
+        self._private: dict[str, str] = {}
+        self._no_tunnel = ""
+        #: Why tunnels could not be made, and when that is tried again.
+        self._broken = ""
+        self._mend_at = math.inf
+        self._problems: frozenset[str] = frozenset()
 
     @property
     def plan(self) -> Plan:
@@ -144,6 +161,47 @@ class Forwarder:
         self._tables = tables
         self._given += 1
         self._wake.set()
+
+    def set_tunnel(self, own: OwnTunnel | None, private: Mapping[str, str], why: str = "") -> None:
+        """Encrypt with these keys from now on, ``private`` ones by public ones; or say why not."""
+        self._tunnel, self._private, self._no_tunnel = own, dict(private), why
+        self._broken, self._mend_at = "", math.inf
+        self._facts = self._with_tunnel(self._facts)
+        self._doubt, self._look_at = News.RULES | News.LINKS, -math.inf
+        self.set_tables(self._tables)
+
+    async def cannot_encrypt(self) -> str:
+        """Why this host can have no tunnels, and what to do about it; or nothing."""
+        return await self._kernel.wireguard.unable()
+
+    async def handshakes(self) -> tuple[dict[int, int], dict[int, int]]:
+        """When tunnels of each lane last agreed on session keys, by node, in seconds (epoch)."""
+        numbers = {
+            key: peer.number
+            for peer in self._tables.peers.values()
+            if peer.tunnel
+            for key in peer.tunnel.lanes
+        }
+        found: list[dict[int, int]] = []
+        for name in LANE_DEVICES:
+            there = name in self._plan.links.tunnels
+            seen = await self._kernel.wireguard.handshakes(name) if there else {}
+            latest: dict[int, int] = {}
+            for key, at in seen.items():
+                number = numbers.get(key, 0)
+                latest[number] = max(at, latest.get(number, 0))
+            found.append(latest)
+        return found[0], found[1]
+
+    def tunnel_trouble(self) -> str:
+        """Why this node exchanges no packets of encrypted networks now, or nothing."""
+        facts = self._with_tunnel(self._facts)
+        return "" if facts.tunnel else facts.no_tunnel
+
+    def _with_tunnel(self, facts: HostFacts) -> HostFacts:
+        if self._broken and trio.current_time() < self._mend_at:
+            return replace(facts, tunnel=None, no_tunnel=self._broken)
+        return replace(facts, tunnel=self._tunnel, no_tunnel=self._no_tunnel)
 
     async def applied(self) -> None:
         """Return once the kernel forwards by what was set last, or by something newer."""
@@ -190,13 +248,13 @@ class Forwarder:
             with contextlib.suppress(ForwardingFailed):
                 async with self._lock:
                     look = await self._kernel.look(self._tables)
-                    self._facts, self._indexes = look.facts, look.indexes
+                    self._facts, self._indexes = self._with_tunnel(look.facts), look.indexes
 
     async def observe(self) -> tuple[Plan, Observed]:
         """The plan as the records are now, and what the host holds instead."""
         async with self._lock:
             look = await self._kernel.look(self._tables)
-            wanted = plan(self._tables, look.facts)
+            wanted = plan(self._tables, self._with_tunnel(look.facts))
             look = await self._kernel.look(self._tables, wanted.links.sysctls)
             return wanted, Observed(look.links, await self._listings(wanted), look.bridges)
 
@@ -308,6 +366,7 @@ class Forwarder:
     async def _wait(self) -> None:
         """Until there is something to do."""
         at = self._look_at if self._doubt else self._looked_at + RECONCILE
+        at = min(at, self._mend_at)
         with trio.move_on_at(max(at, 0.0) if self._tables.me else math.inf):
             await self._wake.wait()
         self._wake = trio.Event()
@@ -317,7 +376,7 @@ class Forwarder:
         sure, self._sure = self._sure, False
         now = trio.current_time()
         doubt = News.NONE
-        if not sure or now >= self._looked_at + RECONCILE:
+        if not sure or now >= min(self._looked_at + RECONCILE, self._mend_at):
             doubt = News.RULES | News.LINKS
         elif now >= self._look_at:
             doubt = self._doubt
@@ -336,6 +395,7 @@ class Forwarder:
         """From the plan that the kernel holds to a new one."""
         todo = changes(self._plan.links, new.links)
         script = update(self._plan.rules, new.rules)
+        await self._make_tunnels(todo)
         await self._kernel.apply(todo)
         if script != "":
             try:
@@ -352,18 +412,20 @@ class Forwarder:
             await self._forget_some(self._plan, new)
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
+        self._left_out(new.problems)
 
     async def _check(self, tables: Tables, doubt: News, *, sure: bool) -> None:
         """Look at the host, and make it as planned, whatever it is now."""
         old = self._plan
         look = await self._kernel.look(tables, (plan(tables, self._facts)).links.sysctls)
         self._mind_engine(look.facts)
-        self._facts, self._indexes = look.facts, look.indexes
-        new = plan(tables, look.facts)
+        self._facts, self._indexes = self._with_tunnel(look.facts), look.indexes
+        new = plan(tables, self._facts)
         listings = await self._listings(new) if News.RULES in doubt else None
         if sure:
             self._report(old, look, listings)
         todo = changes(look.links, new.links)
+        await self._make_tunnels(todo)
         await self._kernel.apply(todo)
         if listings is not None and listings == _expected(new):
             pass
@@ -375,6 +437,20 @@ class Forwarder:
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
         self._bridges, self._ports = look.bridges, frozenset(look.facts.ports)
+        self._left_out(new.problems)
+
+    async def _make_tunnels(self, todo: Changes) -> None:
+        """What cannot be made is planned without: then the rules refuse what would need it.
+
+        Raises TunnelFailed, so that it is planned again.
+        """
+        try:
+            await self._kernel.make_tunnels(todo, self._private)
+        except TunnelFailed as exc:
+            self._broken, self._mend_at = exc.message, trio.current_time() + TUNNEL_RETRY
+            raise
+        if self._facts.tunnel is not None:
+            self._broken, self._mend_at = "", math.inf
 
     async def _forget(self, new: Plan) -> None:
         """End the flows to what is no backend or not alive, whoever redirected them and when."""
@@ -433,6 +509,13 @@ class Forwarder:
                 consequence="the engine can make no bridge and publish no port",
                 advice=ENGINE_RULES_BACK,
             )
+
+    def _left_out(self, problems: Iterable[str]) -> None:
+        """Say what the plan leaves out, once."""
+        found = frozenset(problems)
+        for problem in sorted(found - self._problems)[:NAMED]:
+            log.warning("forwarding-left-out", problem=problem)
+        self._problems = found
 
     def _failed(self, exc: ForwardingFailed) -> None:
         self._failures += 1

@@ -92,7 +92,7 @@ def _backends(records: Records, tasks: Iterable[TaskRecord], network: str) -> Ba
     return tuple(
         Backend(address, task.weight)
         for task in tasks
-        if (address := records.places[task.id].get(network))
+        if (address := records.places[task.id].get(network)) and records.passes(task, network)
     )
 
 
@@ -111,9 +111,10 @@ def _outlet(
         return network not in order, internal, order.get(network, 0), network
 
     return tuple(
-        Backend(places[min(places, key=rank)], task.weight)
+        Backend(places[network], task.weight)
         for task in tasks
         if (places := records.places[task.id])
+        and records.passes(task, network := min(places, key=rank))
     )
 
 

@@ -5,7 +5,7 @@ By the programs ip, bridge and iptables (one ``-batch`` each), and by files belo
 
 import contextlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,15 +22,19 @@ from swarmlet.net.numbers import (
     ACCEPT_CHAINS,
     ACCEPTED,
     BRIDGE_PREFIX,
-    DEVICE,
     ENGINE_CHAIN,
+    FIRST_ENCRYPTED_RULE,
     FIRST_RULE,
+    LANE_DEVICES,
+    LAST_ENCRYPTED_RULE,
     LAST_RULE,
+    OUR_DEVICES,
     PROTOCOL,
 )
 from swarmlet.net.plugs import Plug, Plugs
 from swarmlet.net.routing import host_sysctls
 from swarmlet.net.watch import Indexes
+from swarmlet.net.wireguard import WireGuard
 
 _SYSCTLS: Final = Path("/proc/sys")
 _BRIDGE_NF: Final = "net/bridge/bridge-nf-call-iptables"
@@ -63,6 +67,7 @@ class Kernel:
     def __init__(self, commands: Commands, directory: Path) -> None:
         self._commands = commands
         self._plugs = Plugs(commands)
+        self.wireguard = WireGuard(commands)
         self._remembered = directory / REMEMBERED
 
     async def look(self, tables: Tables, sysctls: "dict[str, str] | None" = None) -> Look:
@@ -72,11 +77,25 @@ class Kernel:
         accept, chain = await self._iptables()
         try:
             documents = _documents(answers + fdb)
-            plugged = await self._plugs.addresses(_plugs(documents[0]))
+            devices = documents[0]
+            plugged = await self._plugs.addresses(_plugs(devices))
+            tunnels = await self.wireguard.look(
+                d for d in devices if d.get("ifname") in LANE_DEVICES
+            )
             look = _look(tables, documents, accept, chain, sysctls or {})
-            return replace(look, facts=replace(look.facts, ports=_ports(documents[0], plugged)))
+            return replace(
+                look,
+                facts=replace(look.facts, ports=_ports(devices, plugged)),
+                links=replace(look.links, tunnels=tunnels),
+            )
         except (ValueError, KeyError, TypeError) as exc:
             raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
+
+    async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
+        """Do what comes first of all. ``private`` keys are by public ones. Raises TunnelFailed."""
+        for change in changes.tunnels:
+            key = change.wanted.key if change.wanted else ""
+            await self.wireguard.change(change, private.get(key, ""))
 
     async def apply(self, changes: Changes) -> None:
         """Do what comes before the rules. All of it is tried, whatever of it fails."""
@@ -92,6 +111,8 @@ class Kernel:
     async def finish(self, changes: Changes) -> None:
         """Do what comes after the rules: nothing leads to it any more."""
         failures = await self._batch("ip", changes.removals)
+        for change in changes.gone_tunnels:
+            await self.wireguard.remove(change.name)
         for chain in changes.no_accept:
             failures += await self._accept(f"-D {chain} {_ACCEPT}")
         _raise(failures)
@@ -205,21 +226,27 @@ def _look(
     sysctls: dict[str, str],
 ) -> Look:
     devices, routes, rules, neighbours, fdb = documents
-    device = next((d for d in devices if d.get("ifname") == DEVICE), None)
+    ours = {d["ifname"]: d for d in devices if d.get("ifname") in OUR_DEVICES}
     return Look(
         _facts(tables, devices, accept_chain=chain),
         Links(
-            device=_vxlan(device),
-            addresses=frozenset(a["local"] for a in _addresses(device)),
+            devices={
+                name: _vxlan(device) for name, device in ours.items() if name not in LANE_DEVICES
+            },
+            addresses=frozenset(
+                f"{address['local']}/{address['prefixlen']} dev {name}"
+                for name, device in ours.items()
+                for address in _addresses(device)
+            ),
             fdb={
-                entry["mac"]: entry.get("dst", "")
+                f"{entry['mac']} dev {entry['ifname']}": entry["dst"]
                 for entry in fdb
-                if entry.get("ifname") == DEVICE and "dst" in entry
+                if entry.get("ifname") in ours and "dst" in entry
             },
             neighbours={
-                entry["dst"]: entry.get("lladdr", "")
+                f"{entry['dst']} dev {entry['dev']}": entry.get("lladdr", "")
                 for entry in neighbours
-                if entry.get("dev") == DEVICE and ":" not in entry["dst"]
+                if entry.get("dev") in ours and ":" not in entry["dst"]
             },
             rules=dict(map(_rule, filter(_is_ours, rules))),
             routes=dict(map(_route, routes)),
@@ -234,7 +261,7 @@ def _look(
         ),
         _bridges(devices),
         Indexes(
-            device["ifindex"] if device else 0,
+            frozenset(d["ifindex"] for d in ours.values()),
             frozenset(d["ifindex"] for d in devices if d["ifname"] in _bridges(devices)),
             bearer["ifindex"] if (bearer := _bearer(tables, devices)) else 0,
         ),
@@ -299,15 +326,11 @@ def _bridges(devices: list[dict[str, Any]]) -> frozenset[str]:
     )
 
 
-def _addresses(device: dict[str, Any] | None) -> list[dict[str, Any]]:
-    if device is None:
-        return []
+def _addresses(device: dict[str, Any]) -> list[dict[str, Any]]:
     return [a for a in device.get("addr_info", []) if a.get("family") == "inet"]
 
 
-def _vxlan(device: dict[str, Any] | None) -> Vxlan | None:
-    if device is None:
-        return None
+def _vxlan(device: dict[str, Any]) -> Vxlan:
     data = device.get("linkinfo", {}).get("info_data", {})
     return Vxlan(
         vni=data.get("id", 0),
@@ -320,13 +343,16 @@ def _vxlan(device: dict[str, Any] | None) -> Vxlan | None:
 
 
 def _is_ours(rule: dict[str, Any]) -> bool:
-    return FIRST_RULE <= rule["priority"] <= LAST_RULE and rule.get("protocol") == str(PROTOCOL)
+    pref = rule["priority"]
+    ours = FIRST_ENCRYPTED_RULE <= pref <= LAST_ENCRYPTED_RULE or FIRST_RULE <= pref <= LAST_RULE
+    return ours and rule.get("protocol") == str(PROTOCOL)
 
 
 def _rule(rule: dict[str, Any]) -> tuple[int, str]:
     if "nop" in rule:
         return rule["priority"], "nop"
     to = f"goto {rule['goto']}" if "goto" in rule else f"lookup {rule.get('table', '')}"
+    to = rule.get("action", to)
     return rule["priority"], f"fwmark {rule.get('fwmark', 0)}/{rule.get('fwmask', 0)} {to}"
 
 
@@ -335,6 +361,8 @@ def _route(route: dict[str, Any]) -> tuple[str, str]:
     key = dst if dst == "default" or "/" in dst else f"{dst}/32"
     if table != "main":
         key += f" table {table}"
+    if route.get("type", "unicast") != "unicast":
+        return f"{route['type']} {key}", ""
     words = [f"via {route['gateway']}"] if "gateway" in route else []
     words.append(f"dev {route.get('dev', '')}")
     words += ["onlink"] if "onlink" in route.get("flags", ()) else []

@@ -4,8 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from swarmlet.model.forwarding import Reach
 from swarmlet.net.facts import HostFacts
-from swarmlet.net.filtering import FROM_PEER, FROM_TASK
-from swarmlet.net.numbers import DEVICE, ENTRY_SHIFT, bridge_name, mac
+from swarmlet.net.filtering import FROM_PEER, FROM_PLAIN, FROM_TASK, FROM_TUNNEL
+from swarmlet.net.numbers import (
+    DEVICE,
+    ENCRYPTED_DEVICE,
+    ENTRY_SHIFT,
+    LANE_DEVICES,
+    bridge_name,
+    mac,
+)
 from swarmlet.net.records import Bridge, Records
 from swarmlet.net.ruleset import Elements
 
@@ -22,10 +29,29 @@ def ip_sets(
     records: Records, bridges: Mapping[str, Bridge], sources: Mapping[str, frozenset[str]]
 ) -> dict[str, Elements]:
     """Those of table ``ip swarmlet``, but for virtual addresses and ports."""
+    found = _ip_sets(records, bridges, sources)
+    return found | _encrypted_sets(records, bridges) if records.encrypted else found
+
+
+def _encrypted_sets(records: Records, bridges: Mapping[str, Bridge]) -> dict[str, Elements]:
+    """What is encrypted, and by which links it may leave."""
+    names = [bridge.name for bridge in bridges.values()]
+    return {
+        "encrypted": _ranges(
+            "ipv4_addr", (records.networks[n].subnet for n in sorted(records.encrypted))
+        ),
+        "inside": _set("ifname", (f'"{name}"' for name in ["lo", ENCRYPTED_DEVICE, *names])),
+    }
+
+
+def _ip_sets(
+    records: Records, bridges: Mapping[str, Bridge], sources: Mapping[str, frozenset[str]]
+) -> dict[str, Elements]:
     subnets = [network.subnet for network in records.networks.values()]
     names = [f'"{bridge.name}"' for bridge in bridges.values()]
     macs = [n for n in records.peers if n != records.me]
     tasks = records.tables.tasks
+    sealed = records.encrypted
     lost = {n for n in records.peers if records.reach(n) is Reach.LOST}
     known = records.peers.keys() | {records.me}
     return {
@@ -42,7 +68,7 @@ def ip_sets(
         "bridges": _set("ifname", names),
         "doors": Elements(
             "type ifname : verdict",
-            {f'"{DEVICE}"': f"goto {FROM_PEER}"} | dict.fromkeys(names, f"goto {FROM_TASK}"),
+            _doors(records) | dict.fromkeys(names, f"goto {FROM_TASK}"),
         ),
         "live": _set(
             "ipv4_addr",
@@ -52,7 +78,8 @@ def ip_sets(
                 if (node := tasks[key].node) in known
                 and node not in lost
                 and key not in records.tables.halted
-                for address in places.values()
+                for network, address in places.items()
+                if network not in sealed or records.passes(tasks[key], network)
             ),
         ),
         "selves": _set(
@@ -61,6 +88,17 @@ def ip_sets(
         # Filled by the rules: where UDP flows go. Most backends have none.
         "datagrams": Elements("type ipv4_addr; size 65535; flags dynamic", {}),
         "sources": _set("ifname . ipv4_addr", _sources(records)),
+    }
+
+
+def _doors(records: Records) -> dict[str, str]:
+    """Where packets of other nodes come in."""
+    if not records.encrypted:
+        return {f'"{DEVICE}"': f"goto {FROM_PEER}"}
+    tunnels = {f'"{name}"': f"goto {FROM_TUNNEL}" for name in LANE_DEVICES}
+    return tunnels | {
+        f'"{DEVICE}"': f"goto {FROM_PLAIN}",
+        f'"{ENCRYPTED_DEVICE}"': f"goto {FROM_PEER}",
     }
 
 

@@ -6,12 +6,18 @@ none may change once clusters run: nodes of two versions must understand each ot
 
 from typing import Final
 
-#: The one VXLAN device of a node, for all networks.
+#: The VXLAN device of a node, for all networks that are not encrypted.
 DEVICE: Final = "swl0"
 BRIDGE_PREFIX: Final = "sl-"
 
-#: VXLAN network identifier.
+#: The VXLAN device for all encrypted networks, and the WireGuard interfaces that carry its packets.
+ENCRYPTED_DEVICE: Final = "swl1"
+LANE_DEVICES: Final = ("swlw0", "swlw1")
+OUR_DEVICES: Final = frozenset({DEVICE, ENCRYPTED_DEVICE, *LANE_DEVICES})
+
+#: VXLAN network identifiers.
 VNI: Final = 7001
+ENCRYPTED_VNI: Final = 7002
 
 #: What VXLAN adds to a packet (outer IPv4, UDP, VXLAN, inner Ethernet header), and what WireGuard
 #: adds to that.
@@ -26,6 +32,12 @@ PROTOCOL: Final = 94
 FIRST_RULE: Final = 7000
 LAST_RULE: Final = 11_999
 FIRST_TABLE: Final = 7000
+
+#: The same for the replies of encrypted networks, whose rules come first and let none of them fall
+#: through: behind those for peers there is one that refuses.
+FIRST_ENCRYPTED_RULE: Final = 2000
+LAST_ENCRYPTED_RULE: Final = 6999
+FIRST_ENCRYPTED_TABLE: Final = 12_000
 
 #: nft tables ``ip swarmlet`` and ``bridge swarmlet``.
 TABLE: Final = "swarmlet"
@@ -42,6 +54,8 @@ REDIRECTED: Final = 0x4000_0000
 #: Both: the node that a client's connection came in by.
 ENTRY: Final = 0x0FFF_0000
 ENTRY_SHIFT: Final = 16
+#: Packet: of an encrypted network, on its way back to the node that its client came in by.
+ENCRYPTED: Final = 0x8000_0000
 
 #: iptables chains where forwarded packets can be accepted, best first.
 ENGINE_CHAIN: Final = "DOCKER-USER"
@@ -49,7 +63,7 @@ ACCEPT_CHAINS: Final = (ENGINE_CHAIN, "FORWARD")
 
 
 def mac(number: int) -> str:
-    """The hardware address of a node's VXLAN device."""
+    """The hardware address of a node's VXLAN devices."""
     return f"0a:58:64:40:{number >> 8:02x}:{number & 255:02x}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from swarmlet.model.forwarding import Tables
-from swarmlet.model.networks import node_address
+from swarmlet.model.networks import Place, node_address
 from swarmlet.net import filtering, members
 from swarmlet.net.balancing import Backend
 from swarmlet.net.facts import HostFacts
@@ -19,12 +19,14 @@ from swarmlet.net.numbers import TABLE
 from swarmlet.net.records import Bridge, Records
 from swarmlet.net.routing import links
 from swarmlet.net.ruleset import Table
+from swarmlet.net.tunnels import troubles
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel must hold. ``balanced`` are the backends of each virtual address and port.
 
-    ``problems`` are records that contradict each other, and so were left out.
+    ``problems`` say what was left out: records that contradict each other, or that need what is not
+    here.
     """
 
     links: Links = Links()
@@ -47,7 +49,7 @@ def plan(tables: Tables, host: HostFacts) -> Plan:
     """The plan of node ``tables.me``; an empty one while that is not known."""
     if not tables.me:
         return Plan(tables=tables)
-    records = Records(tables)
+    records = Records(tables, host.tunnel)
     bridges = records.bridges(host.underlay_mtu)
     frontends = Frontends(records)
     sources = records.sources()
@@ -56,6 +58,7 @@ def plan(tables: Tables, host: HostFacts) -> Plan:
         tables.control_port,
         vtep=node_address(tables.me),
         underlay=host.underlay,
+        encrypted_vtep=node_address(tables.me, Place.ENCRYPTED) if records.encrypted else "",
         bridge_nf=host.bridge_nf,
     )
     return Plan(
@@ -76,7 +79,7 @@ def plan(tables: Tables, host: HostFacts) -> Plan:
         },
         bridges=bridges,
         balanced=frontends.balanced,
-        problems=tuple(records.problems),
+        problems=(*records.problems, *troubles(records, host)),
         tables=tables,
     )
 

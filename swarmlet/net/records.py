@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from swarmlet.model.forwarding import NetworkRecord, Reach, Tables, TaskRecord
+from swarmlet.model.forwarding import NetworkRecord, PeerRecord, Reach, Tables, TaskRecord
+from swarmlet.model.tunnels import is_key
+from swarmlet.net.facts import OwnTunnel
 from swarmlet.net.numbers import ENCRYPTION_OVERHEAD, VXLAN_OVERHEAD, bridge_name
 
 
@@ -62,7 +64,7 @@ def bridge_of(network: NetworkRecord, underlay_mtu: int) -> Bridge:
 class Records:
     """What does not make sense is left out, and named in ``problems``."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, own: OwnTunnel | None = None) -> None:
         self.tables = tables
         self.me = tables.me
         self.problems: list[str] = []
@@ -72,6 +74,9 @@ class Records:
             if 0 < peer.number < 4096 and is_address(peer.addr)
         }
         self.networks = dict(self._networks())
+        #: Networks whose packets between nodes are encrypted, and nodes they can be exchanged with.
+        self.encrypted = frozenset(n for n, it in self.networks.items() if it.encrypted)
+        self.keyed = dict(self._keyed(own)) if self.encrypted and own else {}
         #: Addresses of each task, by network; tasks in the order of their identifiers.
         self.places: dict[str, dict[str, str]] = {}
         #: The task that an address belongs to.
@@ -93,6 +98,21 @@ class Records:
                 continue
             seen.append((subnet, network))
             yield key, network
+
+    def _keyed(self, own: OwnTunnel) -> Iterator[tuple[int, PeerRecord]]:
+        taken = {key: "this node" for key in own.keys.lanes if key}
+        for number, peer in sorted(self.peers.items()):
+            tunnel = peer.tunnel
+            if number == self.me or tunnel is None or not tunnel.usable:
+                continue
+            name = peer.hostname or peer.id
+            for key in filter(is_key, tunnel.lanes):
+                if key in taken:
+                    self.problems.append(f"node {name}: its key is that of {taken[key]}")
+                    break
+                taken[key] = f"node {name}"
+            else:
+                yield number, peer
 
     def _place_tasks(self) -> None:
         tasks, networks = self.tables.tasks, self.networks
@@ -117,6 +137,10 @@ class Records:
             return Reach.READY
         peer = self.peers.get(number)
         return Reach.LOST if peer is None else peer.reach
+
+    def passes(self, task: TaskRecord, network: str) -> bool:
+        """Whether packets of a network can be exchanged with the node of a task."""
+        return network not in self.encrypted or task.node == self.me or task.node in self.keyed
 
     def bridges(self, underlay_mtu: int) -> dict[str, Bridge]:
         """The bridges that tasks of this node need."""

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from swarmlet.model.forwarding import Tables
 from swarmlet.model.networks import node_address
-from swarmlet.net.links import Links
+from swarmlet.net.links import Links, Tunnel
 from swarmlet.net.listing import Seen, expected
-from swarmlet.net.numbers import DEVICE, FIRST_RULE, FIRST_TABLE, mac
+from swarmlet.net.numbers import FIRST_RULE, FIRST_TABLE, mac
 from swarmlet.net.plan import Plan
 
 Json = dict[str, Any]
@@ -76,12 +76,17 @@ def _dump(plan: Plan) -> Iterator[str]:
             f"gateway {bridge.gateway}, mtu {bridge.mtu}"
         )
     yield "\nlinks"
-    if device := links.device:
+    for name, device in links.devices.items():
         yield (
-            f"  {DEVICE}: vxlan {device.vni}, udp port {device.port}, "
-            f"from {device.local or 'any'}, {device.mac}, mtu {device.mtu}, "
-            f"{', '.join(sorted(links.addresses))}"
+            f"  {name}: vxlan {device.vni}, udp port {device.port}, "
+            f"from {device.local or 'any'}, {device.mac}, mtu {device.mtu}"
         )
+    for name, tunnel in links.tunnels.items():
+        yield f"  {name}: wireguard {tunnel.key}, udp port {tunnel.port}, mtu {tunnel.mtu}"
+        for key, peer in sorted(tunnel.peers.items(), key=lambda item: item[1].address):
+            alive = f", keepalive {peer.keepalive} s" if peer.keepalive else ""
+            yield f"    peer {key} at {peer.endpoint}, {peer.address}{alive}"
+    yield from (f"  address {address}" for address in sorted(links.addresses))
     yield from (f"  fdb {m} at {host}{_of(names, m)}" for m, host in sorted(links.fdb.items()))
     yield from (
         f"  neighbour {a} is {m}{_of(names, a)}" for a, m in sorted(links.neighbours.items())
@@ -118,15 +123,12 @@ def _missing_bridges(plan: Plan, observed: Observed) -> Iterator[str]:
 
 def _link_differences(want: Links, observed: Observed, names: Mapping[str, str]) -> Iterator[str]:
     have = observed.links
-    if want.device != have.device:
-        yield f"device {DEVICE} " + (
-            "should not be there"
-            if want.device is None
-            else "is missing"
-            if have.device is None
-            else f"differs: {_unlike(have.device, want.device)}"
-        )
-    yield from _odd(f"address of {DEVICE}", have.addresses, want.addresses)
+    yield from _devices(have.devices, want.devices)
+    yield from _devices(*map(_bare, (have.tunnels, want.tunnels)))
+    for name in want.tunnels.keys() & have.tunnels.keys():
+        peers = _peers(have.tunnels[name]), _peers(want.tunnels[name])
+        yield from _unequal(f"peer of {name}", *peers, names=names)
+    yield from _odd("address", have.addresses, want.addresses)
     yield from _unequal("fdb entry", have.fdb, want.fdb, names)
     yield from _unequal("neighbour", have.neighbours, want.neighbours, names)
     yield from _unequal("rule", _keyed(have.rules), _keyed(want.rules), names)
@@ -136,6 +138,27 @@ def _link_differences(want: Links, observed: Observed, names: Mapping[str, str])
     yield from _unequal("setting", have.sysctls, wanted, names, extra=False)
     yield from _odd("accepting rule in iptables chain", have.accept, want.accept)
     yield from (f"port {port} has no hairpin" for port in sorted(want.hairpin - have.hairpin))
+
+
+def _devices(
+    have: Mapping[str, msgspec.Struct], want: Mapping[str, msgspec.Struct]
+) -> Iterator[str]:
+    for name in sorted(have.keys() | want.keys()):
+        if name not in want:
+            yield f"device {name} should not be there"
+        elif name not in have:
+            yield f"device {name} is missing"
+        elif have[name] != want[name]:
+            yield f"device {name} differs: {_unlike(have[name], want[name])}"
+
+
+def _bare(tunnels: Mapping[str, Tunnel]) -> dict[str, Tunnel]:
+    return {name: replace(tunnel, peers={}) for name, tunnel in tunnels.items()}
+
+
+def _peers(tunnel: Tunnel) -> dict[str, str]:
+    """Not where they are: WireGuard follows a peer to where its packets come from."""
+    return {k: f"{p.address} keepalive {p.keepalive}" for k, p in tunnel.peers.items()}
 
 
 def _rule_differences(

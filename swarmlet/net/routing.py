@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 from swarmlet.model.forwarding import Reach
-from swarmlet.model.networks import node_address
+from swarmlet.model.networks import Place, node_address
+from swarmlet.net import tunnels
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.links import Links, Vxlan
 from swarmlet.net.numbers import (
     DEVICE,
+    ENCRYPTED_DEVICE,
     ENTRY,
     ENTRY_SHIFT,
     FIRST_RULE,
@@ -27,25 +29,31 @@ def links(records: Records, host: HostFacts, bridges: Mapping[str, Bridge]) -> L
     vtep = node_address(me)
     peers = {n: p for n, p in records.peers.items() if n != me}
     vteps = {n: node_address(n) for n in peers}
+    encrypted = tunnels.links(records, host)
     routes = {f"{a}/32": f"dev {DEVICE} src {vtep}" for a in vteps.values()}
     routes |= {
         f"default table {FIRST_TABLE + n}": f"via {a} dev {DEVICE} onlink" for n, a in vteps.items()
     }
     routes |= _task_routes(records, vteps)
+    device = Vxlan(
+        vni=VNI,
+        port=records.tables.data_port,
+        local=own.addr if own and host.has_address else "",
+        mac=mac(me),
+        mtu=host.underlay_mtu - VXLAN_OVERHEAD,
+    )
+    sysctls = host_sysctls() | _bridges_sysctls(bridges.values())
+    for name in (DEVICE, *encrypted.devices, *encrypted.tunnels):
+        sysctls |= _device_sysctls(name)
     return Links(
-        device=Vxlan(
-            vni=VNI,
-            port=records.tables.data_port,
-            local=own.addr if own and host.has_address else "",
-            mac=mac(me),
-            mtu=host.underlay_mtu - VXLAN_OVERHEAD,
-        ),
-        addresses=frozenset([vtep]),
-        fdb={mac(n): p.addr for n, p in peers.items()},
-        neighbours={a: mac(n) for n, a in vteps.items()},
-        rules=_policy(peers),
-        routes=routes,
-        sysctls=host_sysctls() | _device_sysctls(DEVICE) | _bridges_sysctls(bridges.values()),
+        devices={DEVICE: device} | encrypted.devices,
+        tunnels=encrypted.tunnels,
+        addresses=encrypted.addresses | {f"{vtep}/32 dev {DEVICE}"},
+        fdb={f"{mac(n)} dev {DEVICE}": p.addr for n, p in peers.items()} | encrypted.fdb,
+        neighbours={f"{a} dev {DEVICE}": mac(n) for n, a in vteps.items()} | encrypted.neighbours,
+        rules=_policy(peers) | encrypted.rules,
+        routes=routes | encrypted.routes,
+        sysctls=sysctls,
         accept=frozenset([host.accept_chain] if host.accept_chain else []),
         hairpin=frozenset(host.ports) if host.bridge_nf else frozenset(),
     )
@@ -53,19 +61,21 @@ def links(records: Records, host: HostFacts, bridges: Mapping[str, Bridge]) -> L
 
 def _task_routes(records: Records, vteps: Mapping[int, str]) -> dict[str, str]:
     """A route to each task of another node; to none that is lost, and so is refused at once."""
-    source = node_address(records.me)
-    via = {
-        number: f"via {vtep} dev {DEVICE} onlink src {source}"
-        for number, vtep in vteps.items()
-        if records.reach(number) is not Reach.LOST
-    }
-    tasks = records.tables.tasks
+    reached = [n for n in vteps if records.reach(n) is not Reach.LOST]
+    plain = _ways(records.me, reached, Place.OVERLAY, DEVICE)
+    sealed = _ways(records.me, records.keyed.keys() & reached, Place.ENCRYPTED, ENCRYPTED_DEVICE)
+    tasks, encrypted = records.tables.tasks, records.encrypted
     return {
         f"{address}/32": to
         for key, places in records.places.items()
-        if (to := via.get(tasks[key].node))
-        for address in places.values()
+        for network, address in places.items()
+        if (to := (sealed if network in encrypted else plain).get(tasks[key].node))
     }
+
+
+def _ways(me: int, nodes: Iterable[int], place: Place, device: str) -> dict[int, str]:
+    source = node_address(me, place)
+    return {n: f"via {node_address(n, place)} dev {device} onlink src {source}" for n in nodes}
 
 
 def _policy(peers: Iterable[int]) -> dict[int, str]:

@@ -16,10 +16,10 @@ import trio
 from swarmlet.net.netlink import attributes, messages
 from swarmlet.net.numbers import (
     BRIDGE_PREFIX,
-    DEVICE,
     ENGINE_CHAIN,
-    FIRST_RULE,
+    FIRST_ENCRYPTED_RULE,
     LAST_RULE,
+    OUR_DEVICES,
     PROTOCOL,
     TABLE,
 )
@@ -146,9 +146,9 @@ def _concerns(said: dict[int, bytes]) -> News:
 
 
 class Indexes(NamedTuple):
-    """Interface numbers: of our device and of what carries it (0 if not there), of our bridges."""
+    """Interface numbers: of our devices, of our bridges, of what carries VXLAN (0 if not there)."""
 
-    device: int = 0
+    devices: frozenset[int] = frozenset()
     bridges: frozenset[int] = frozenset()
     underlay: int = 0
 
@@ -178,24 +178,24 @@ class LinkNews:
             found = body[5] == PROTOCOL
         elif kind in _RTM_RULE:
             pref = dict(attributes(body[12:])).get(_FRA_PRIORITY, b"")
-            found = FIRST_RULE <= int.from_bytes(pref, sys.byteorder) <= LAST_RULE
+            found = FIRST_ENCRYPTED_RULE <= int.from_bytes(pref, sys.byteorder) <= LAST_RULE
         elif kind == _RTM_NETCONF:
             of = dict(attributes(body[4:])).get(_NETCONFA_IFINDEX, b"")
             which = int.from_bytes(of, sys.byteorder, signed=True)
-            found = which in {_NETCONF_ALL, indexes.device, *indexes.bridges}
+            found = which in {_NETCONF_ALL, *indexes.devices, *indexes.bridges}
         elif kind in _RTM_ADDR:
-            found = index in {indexes.device, indexes.underlay}
+            found = index in {*indexes.devices, indexes.underlay}
         elif kind in _RTM_NEIGH:
             # Neighbours of bridges come and go by themselves.
-            found = index == indexes.device
+            found = index in indexes.devices
         return found
 
 
 def _is_ours(said: dict[int, bytes], indexes: Indexes) -> bool:
-    """Whether a link is our device, a bridge of ours, or a port of one."""
+    """Whether a link is a device of ours, a bridge of ours, or a port of one."""
     name = _text(said.get(_IFLA_IFNAME, b""))
     master = int.from_bytes(said.get(_IFLA_MASTER, b""), sys.byteorder)
-    return name == DEVICE or name.startswith(BRIDGE_PREFIX) or master in indexes.bridges
+    return name in OUR_DEVICES or name.startswith(BRIDGE_PREFIX) or master in indexes.bridges
 
 
 def _text(value: bytes) -> str:

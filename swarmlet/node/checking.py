@@ -1,6 +1,7 @@
 """How this node's networks are, and its way to others: for operators here, and for managers."""
 
 from collections.abc import Collection, Container, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -10,7 +11,8 @@ from swarmlet.clock import Rng, WallClock
 from swarmlet.errors import NotAllowed
 from swarmlet.model.checks import NodeCheck, Passage, PeerCheck, clock_offset
 from swarmlet.model.forwarding import Reach, Tables
-from swarmlet.model.networks import node_address
+from swarmlet.model.networks import Place, node_address
+from swarmlet.net.numbers import DEVICE, ENCRYPTED_DEVICE
 from swarmlet.net.ping import Passages, passages
 from swarmlet.rpc.calls import (
     Answer,
@@ -99,9 +101,14 @@ class Examiner:
         check = await self._networking.examine(fix=fix)
         tables = self._networking.tables
         overlay = Passages({}, {})
+        encrypted = Passages({}, {})
         control: dict[str, Passage] = {}
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._ping, _overlay(tables, peers), check.mtu, overlay)
+            if check.encrypted_mtu:
+                ping = partial(self._ping, device=ENCRYPTED_DEVICE)
+                addresses = _encrypted(tables, peers)
+                nursery.start_soon(ping, addresses, check.encrypted_mtu, encrypted)
             limit = trio.CapacityLimiter(AT_ONCE)
             for peer in filter(lambda one: one.addr, peers):
                 nursery.start_soon(self._probe, peer, limit, control)
@@ -117,6 +124,7 @@ class Examiner:
                     control=control.get(peer.id, Passage.UNTRIED),
                     overlay=overlay.both_ways.get(peer.id, Passage.UNKNOWN),
                     heard=overlay.heard.get(peer.id, Passage.UNKNOWN),
+                    encrypted=encrypted.both_ways.get(peer.id, Passage.UNTRIED),
                 )
                 for peer in peers
             ),
@@ -131,8 +139,10 @@ class Examiner:
         offset = clock_offset(sent, check.began, check.ended, self._now())
         return replace(check, offset=offset)
 
-    async def _ping(self, addresses: Mapping[str, str], mtu: int, found: Passages) -> None:
-        passed = await passages(list(addresses.values()), mtu=mtu, rng=self._rng)
+    async def _ping(
+        self, addresses: Mapping[str, str], mtu: int, found: Passages, device: str = DEVICE
+    ) -> None:
+        passed = await passages(list(addresses.values()), mtu=mtu, rng=self._rng, device=device)
         for ident, address in addresses.items():
             found.both_ways[ident] = passed.both_ways[address]
             found.heard[ident] = passed.heard[address]
@@ -151,6 +161,22 @@ def _overlay(tables: Tables, peers: Sequence[Peer]) -> dict[str, str]:
         peer.id: node_address(tables.peers[peer.id].number)
         for peer in peers
         if peer.id in tables.peers
+    }
+
+
+def _encrypted(tables: Tables, peers: Sequence[Peer]) -> dict[str, str]:
+    """The same in the overlay of encrypted networks: of nodes that must have tunnels as well."""
+    hosting = {
+        task.node
+        for task in tables.tasks.values()
+        for place in task.attachments
+        if (network := tables.networks.get(place.network_id)) and network.encrypted
+    }
+    known = (tables.peers[peer.id] for peer in peers if peer.id in tables.peers)
+    return {
+        peer.id: node_address(peer.number, Place.ENCRYPTED)
+        for peer in known
+        if peer.number in hosting and peer.tunnel is not None
     }
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from swarmlet.agent.attachments import Attachments
 from swarmlet.agent.describe import describe
+from swarmlet.agent.keys import KeyKeeper
 from swarmlet.agent.lookout import Lookout
 from swarmlet.agent.networking import Networking
 from swarmlet.agent.session import AgentSession, NodeRemoved
@@ -118,15 +119,17 @@ class Membership:
         self._role_changed = trio.Event()
         self._renewing = trio.Lock()
         self._manager_scope: trio.CancelScope | None = None
+        forwarder = Forwarder(state.forwarding)
         self.networking = Networking(
             engine,
-            Forwarder(state.forwarding),
+            forwarder,
             ResolverKeeper(state.forwarding),
             control_port=self.listen_port,
             directory=state.tasks,
             rng=rng,
         )
         self.attachments = Attachments(engine, self.networking, self._ask_managers, rng=rng)
+        self._keys = KeyKeeper(state.forwarding, forwarder, self._describe_again, clock=now)
         self.examiner = Examiner(self.networking, self._port, now=now, rng=rng)
         self._port.examiner = self._answer_check
         self._worker = Worker(
@@ -159,6 +162,7 @@ class Membership:
             elif self.file.voted:
                 self._forget_raft()  # a demotion that was interrupted
             await nursery.start(self.networking.run)
+            await nursery.start(self._keys.run)
             await nursery.start(self._worker.run)
             nursery.start_soon(self.attachments.run)
             nursery.start_soon(self._hold_sessions)
@@ -228,6 +232,7 @@ class Membership:
             log.warning("containers-left-behind", after_seconds=STOP_TIMEOUT)
         await self.attachments.leave(known=known)
         await self.networking.leave()
+        self._keys.forget()
 
     async def check(self, node_id: str, *, fix: bool) -> NodeCheck:
         """Have a node look at its networks; "" is this one. A worker knows only itself."""
@@ -299,7 +304,10 @@ class Membership:
                 self._description = await describe(self._engine)
         if self._worker.engine_away() >= ENGINE_GRACE:
             raise EngineUnavailable("the Docker Engine does not answer")
-        return self._description
+        return replace(self._description, tunnel=self._keys.public)
+
+    def _describe_again(self) -> None:
+        self._session.describe_again()
 
     async def engine_lost(self) -> None:
         """Return once the engine is away for longer than its restart takes."""

@@ -12,14 +12,15 @@ from swarmlet.playground.records import Record
 _JOIN: Final = 'echo $$ > "$1" && shift && exec "$@"'
 
 #: Runs inside the host: its name, its resolver (look-ups fail at once instead of leaving for the
-#: machine's DNS) and a /run/containerd of its own (shims' sockets go there,
-#: whatever the exec-root).
+#: machine's DNS), a /run/containerd of its own (shims' sockets go there, whatever the exec-root),
+#: and a /run/wireguard that is the host's (its tunnels have the names that every host's have).
 _ENTER: Final = """
 set -e
 hostname "$1"; mount --bind "$2" /etc/resolv.conf
 mkdir -p /run/containerd; mount -t tmpfs -o mode=711 tmpfs /run/containerd
-if [ -n "$3" ]; then echo $$ > "$3"; fi
-shift 3; exec "$@"
+mkdir -p /run/wireguard "$3"; mount --bind "$3" /run/wireguard
+if [ -n "$4" ]; then echo $$ > "$4"; fi
+shift 4; exec "$@"
 """
 
 
@@ -64,7 +65,8 @@ def inside(
         ]
     namespaces = ["nsenter", f"--net=/run/netns/{spot.netns}", "--"]
     namespaces += ["unshare", "--uts", "--mount", "--propagation", "slave", "--"]
-    entered = ["sh", "-c", _ENTER, "sh", spot.name, str(site.resolv_conf), str(pidfile or "")]
+    entered = ["sh", "-c", _ENTER, "sh", spot.name, str(site.resolv_conf)]
+    entered += [f"{spot.run_dir}/wireguard", str(pidfile or "")]
     return [*joined, *namespaces, *entered, *command]
 
 

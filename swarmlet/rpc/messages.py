@@ -41,6 +41,12 @@ class Hello(Message, frozen=True, kw_only=True):
     swarmlet_version: str
 
 
+class Described(Message, frozen=True, kw_only=True):
+    """What :class:`Hello` said of the node has changed."""
+
+    description: NodeDescription
+
+
 class Beat(Message, frozen=True, kw_only=True):
     """I live. Sent every ``Welcome.heartbeat``."""
 
@@ -193,7 +199,7 @@ class ProbeAnswer(Message, frozen=True, kw_only=True):
     heard: bool
 
 
-FromAgent = Hello | Beat | Report | Goodbye | ProbeAnswer | Forwarded
+FromAgent = Hello | Described | Beat | Report | Goodbye | ProbeAnswer | Forwarded
 FromManager = (
     Redirect
     | Refused

@@ -21,6 +21,7 @@ from swarmlet.model.networks import (
 )
 from swarmlet.model.objects import Network, Service, Task, TaskState, TaskStatus
 from swarmlet.model.specs import NetworkAttachment, PortConfig, ServiceSpec
+from swarmlet.model.tunnels import lane_ports
 from swarmlet.state.addresses import first_free_subnet
 from swarmlet.state.commands import Refusal
 from swarmlet.state.store import PortKey, Store, View
@@ -232,6 +233,10 @@ def _reserved(store: Store) -> dict[PortKey, str]:
     return {
         **{("tcp", port): "the port on which the nodes talk to each other" for port in control},
         ("udp", data): "the port of the data path between nodes",
+        **{
+            ("udp", port): "a port of the data path of encrypted networks"
+            for port in lane_ports(data)
+        },
     }
 
 

@@ -94,7 +94,7 @@ def test_wrong_networks_are_refused_in_words(cluster: Cluster) -> None:
     )
     own = cluster.address("w1").rpartition(".")[0] + ".0/24"
     assert f"subnet {own} overlaps" in refused("-d", "overlay", "--subnet", own, "ov")
-    assert "not supported yet by swarmlet" in refused("-d", "overlay", "--opt", "encrypted", "ov")
+    assert "not supported yet by swarmlet" in refused("-d", "overlay", "--ipv6", "ov")
     assert "network with name ingress already exists" in refused("ingress")
     assert names(cluster, "m1", "-f", "driver=overlay") == ["ingress"]
 

@@ -10,6 +10,9 @@ from typing import Any
 import msgspec
 
 ROOT = Path(__file__).parents[2]
+
+#: A host's own place for wireguard-go's sockets: all hosts have devices of the same name.
+OWN_SOCKETS = 'mkdir -p /run/wireguard && mount --bind "$1" /run/wireguard && shift && exec "$@"'
 PATIENCE = 20.0
 
 
@@ -23,7 +26,10 @@ class Driven:
         self.process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
-        words = [sys.executable, "-m", "tests.netns.driver", str(self.directory), *self.options]
+        sockets = self.directory / "wireguard"
+        sockets.mkdir(exist_ok=True)
+        words = ["unshare", "--mount", "sh", "-c", OWN_SOCKETS, "sh", str(sockets)]
+        words += [sys.executable, "-m", "tests.netns.driver", str(self.directory), *self.options]
         with (self.directory / "log").open("a") as log:
             self.process = subprocess.Popen(
                 ["nsenter", f"--net={self.path}", *words],

@@ -28,6 +28,7 @@ from swarmlet.model.forwarding import (
     Tables,
     TaskRecord,
 )
+from swarmlet.model.tunnels import TunnelKeys
 from swarmlet.net.numbers import bridge_name
 
 from tests.netns.driven import PATIENCE, Driven
@@ -316,13 +317,16 @@ class Lan:
         space.ip(f"addr add {address}/24 dev eth0", "link set eth0 up")
         return space
 
-    def network(self, name: str, third: int, *, internal: bool = False) -> None:
+    def network(
+        self, name: str, third: int, *, internal: bool = False, encrypted: bool = False
+    ) -> None:
         record = NetworkRecord(
             id=name,
             name=name,
             subnet=f"10.10.{third}.0/24",
             gateway=f"10.10.{third}.1",
             internal=internal,
+            encrypted=encrypted,
         )
         self.tables.networks[name] = record
 
@@ -371,6 +375,13 @@ class Lan:
         for key, task in self.tables.tasks.items():
             if key not in self.containers:
                 self.containers[key] = Container(self, self.hosts[task.node], task)
+
+    def exchange_keys(self) -> None:
+        """Tell all hosts the keys of all."""
+        for number, host in self.hosts.items():
+            keys = msgspec.convert(host.order("keys"), TunnelKeys | None)
+            self.tables.peers[f"n{number}"] = replace(self.tables.peers[f"n{number}"], tunnel=keys)
+        self.give()
 
     def serve(self, place: Namespace, name: str, port: int) -> Server:
         return Server(place, name, port)

@@ -141,7 +141,7 @@ def send(place: Namespace, source: str, to: tuple[str, int]) -> None:
             sock.sendto(b"forged", to)
 
 
-def vxlan(*, source: str, to: str, entry: int) -> bytes:
+def vxlan(*, source: str, to: str, entry: int, vni: int = VNI) -> bytes:
     """A datagram in IP, in a frame from node 2 to node ``entry``, in VXLAN."""
     body = b"injected"
     udp_ = struct.pack("!HHHH", 4444, 80, 8 + len(body), 0) + body
@@ -163,4 +163,4 @@ def vxlan(*, source: str, to: str, entry: int) -> bytes:
     total = (total & 0xFFFF) + (total >> 16)
     head = head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:]
     frame = bytes.fromhex((mac(entry) + mac(2)).replace(":", "")) + b"\x08\x00" + head + udp_
-    return struct.pack("!II", 0x08000000, VNI << 8) + frame
+    return struct.pack("!II", 0x08000000, vni << 8) + frame

@@ -63,6 +63,7 @@ class FakeForwarder:
         #: What each look at a task's connections will find; and how many looks there were.
         self.busy: list[int] = []
         self.looks = 0
+        self.trouble = ""
         #: What is not as it should be; a repair puts right what ends in "!".
         self.wrong: list[str] = []
 
@@ -103,6 +104,9 @@ class FakeForwarder:
 
     async def clear(self) -> None:
         self.cleared = True
+
+    def tunnel_trouble(self) -> str:
+        return self.trouble
 
 
 class FakeNames:
@@ -298,6 +302,19 @@ async def test_an_engine_without_its_rules_is_waited_for_and_named(node: Node) -
 async def test_a_network_that_nobody_told_of_is_waited_for(node: Node) -> None:
     with pytest.raises(EngineUnavailable, match="not known here yet"):
         await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+
+
+async def test_a_node_that_cannot_encrypt_runs_no_task_of_an_encrypted_network(
+    node: Node,
+) -> None:
+    """It says why, and what is to be done; other networks are none the worse for it."""
+    secret = replace(FRONT, encrypted=True)
+    node.tell(secret, BACK)
+    node.forwarder.trouble = "there is no wg here"
+    with pytest.raises(EngineError, match=r"network front is encrypted.*there is no wg here"):
+        await node.networking.prepare(attached((secret, "10.9.1.5")))
+    await node.networking.prepare(attached((BACK, "10.9.2.5")))
+    assert node.made() == {"back": "net2"}
 
 
 async def test_no_container_begins_before_the_kernel_forwards(

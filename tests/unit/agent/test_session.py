@@ -13,10 +13,12 @@ from swarmlet.errors import EngineUnavailable
 from swarmlet.model.defaults import HEARTBEAT
 from swarmlet.model.objects import NodeDescription, TaskStatus
 from swarmlet.model.specs import Platform, Resources, Role
+from swarmlet.model.tunnels import TunnelKeys
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.messages import (
     Assignments,
     Beat,
+    Described,
     Forwarded,
     Forwarding,
     FromAgent,
@@ -40,6 +42,7 @@ class Side:
     def __init__(self) -> None:
         self.dead: set[str] = set()
         self.engine_answers = True
+        self.tunnel: TunnelKeys | None = None
         self.engine_gone = trio.Event()
         self.forwarding: list[Forwarding] = []
         self.kernel = trio.Event()
@@ -58,7 +61,9 @@ class Side:
     async def describe(self) -> NodeDescription:
         if not self.engine_answers:
             raise EngineUnavailable("no engine")
-        return NodeDescription(hostname="h", platform=Platform(), resources=Resources())
+        return NodeDescription(
+            hostname="h", platform=Platform(), resources=Resources(), tunnel=self.tunnel
+        )
 
     async def engine_lost(self) -> None:
         await self.engine_gone.wait()
@@ -117,6 +122,27 @@ async def test_after_goodbye_no_session_follows(autojump_clock: trio.testing.Moc
         with trio.move_on_after(60) as patience:
             await side.calls.receive()
         assert patience.cancelled_caught
+
+
+async def test_what_changed_of_a_node_is_told_in_the_same_session(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """And not again by the next one, which begins with it."""
+    async with connected() as (side, session, manager):
+        await welcome(manager)
+        side.tunnel = TunnelKeys(lanes=("key", ""))
+        session.describe_again()
+        described = await said(manager)
+        assert isinstance(described, Described)
+        assert described.description.tunnel == side.tunnel
+        await manager.aclose()
+        again = await side.calls.receive()
+        hello = await said(again)
+        assert isinstance(hello, Hello)
+        assert hello.description == described.description
+        await again.send(Welcome(heartbeat=HEARTBEAT, managers=(MANAGER,), role=Role.WORKER))
+        await session.goodbye(GoodbyeReason.RESTART)
+        assert await said(again) == Goodbye(reason=GoodbyeReason.RESTART)
 
 
 async def test_a_goodbye_waits_for_the_session_that_is_being_made(

@@ -36,7 +36,12 @@ async def test_a_node_in_no_swarm_has_no_plan(api: Api, backend: FakeBackend) ->
 async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
     peer = PeerCheck(id="w1", hostname="h", addr="10.0.0.2:2377", overlay=Passage.SMALL)
     backend.check = NodeCheck(
-        offset=Nanos(1_500_000_000), differences=("x",), more=2, mtu=1450, peers=(peer,)
+        offset=Nanos(1_500_000_000),
+        differences=("x",),
+        more=2,
+        problems=("node m2 has no key",),
+        mtu=1450,
+        peers=(peer,),
     )
     reply = await ask(api, "GET", CHECK)
     assert reply.json == {
@@ -47,6 +52,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "Repaired": [],
         "Failure": "",
         "Unmade": [],
+        "Problems": ["node m2 has no key"],
         "Resolver": "",
         "Refusals": [],
         "Suspects": [],
@@ -54,6 +60,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
         "MTU": 1450,
         "DataPathPort": 4789,
         "ControlPort": 2377,
+        "EncryptedPorts": [4793, 4794],
         "Peers": [
             {
                 "NodeID": "w1",
@@ -61,6 +68,7 @@ async def test_a_check_is_shown_in_full(api: Api, backend: FakeBackend) -> None:
                 "Addr": "10.0.0.2:2377",
                 "Control": "untried",
                 "Overlay": "small",
+                "Encrypted": "untried",
                 "Heard": "untried",
             }
         ],

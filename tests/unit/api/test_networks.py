@@ -123,6 +123,13 @@ async def test_a_network_is_created_as_the_stock_client_asks(api: Api) -> None:
     assert "EnableIPv4" not in shown
 
 
+@pytest.mark.parametrize("value", ["", "true", "false"])
+async def test_a_network_is_encrypted_when_that_is_named(api: Api, value: str) -> None:
+    """Whatever the value is, as Docker has it."""
+    await create(api, Options={"encrypted": value})
+    assert (await get(api, "/networks/ov"))["Options"]["encrypted"] == value
+
+
 async def test_what_a_user_says_of_addresses_counts(api: Api) -> None:
     config = {
         "IPRange": "10.80.0.128/25",
@@ -142,7 +149,6 @@ async def test_what_a_user_says_of_addresses_counts(api: Api) -> None:
         ({"Name": "a.b"}, "name must be valid as a DNS name component"),
         ({"Driver": "macvlan", "Scope": "swarm"}, "the driver must be overlay"),
         ({"Scope": "moon"}, 'Scope: "moon" is no overlay'),
-        ({"Options": {"encrypted": ""}}, "encrypted overlay networks are not supported yet"),
         ({"EnableIPv6": True}, "IPv6 in overlay networks is not supported yet"),
         ({"EnableIPv4": False}, "overlay networks have IPv4 addresses"),
         ({"ConfigOnly": True}, "config-only networks are not supported yet"),

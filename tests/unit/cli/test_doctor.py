@@ -23,6 +23,7 @@ def peer(node_id: str, overlay: str = "well") -> Json:
         "Control": "well",
         "Overlay": overlay,
         "Heard": "untried",
+        "Encrypted": "untried",
     }
 
 

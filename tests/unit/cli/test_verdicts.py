@@ -19,6 +19,7 @@ def peer(node: Node, control: str = "well", overlay: str = "well", heard: str = 
         "Control": control,
         "Overlay": overlay,
         "Heard": heard,
+        "Encrypted": "untried",
     }
 
 
@@ -30,6 +31,7 @@ def report(*peers: Json, **more: Json) -> Json:
         "Repaired": [],
         "Failure": "",
         "Unmade": [],
+        "Problems": [],
         "Resolver": "",
         "Engine": "",
         "Refusals": [],
@@ -37,6 +39,7 @@ def report(*peers: Json, **more: Json) -> Json:
         "MTU": 1450,
         "DataPathPort": 4789,
         "ControlPort": 2377,
+        "EncryptedPorts": [4793, 4794],
         "Peers": list(peers),
     } | more
 
@@ -58,6 +61,29 @@ def test_all_well() -> None:
         Finding("a <-> b", "vxlan", "ok", "1450 bytes pass"),
     ]
     assert verdicts.count(found) == "0 problems"
+
+
+@pytest.mark.parametrize(
+    ("passage", "finding"),
+    [
+        ("well", ("ok", "full packets pass", "")),
+        ("small", ("problem", "full packets do not pass, small ones do", "make the MTU of their")),
+        ("none", ("problem", "a gets no packet back", "let udp 4793 and 4794 pass both ways ")),
+    ],
+)
+def test_encrypted_networks_are_judged_where_they_lead(
+    passage: str, finding: tuple[str, str, str]
+) -> None:
+    reports = {A.id: report(peer(B) | {"Encrypted": passage}), B.id: report(peer(A))}
+    (found,) = (one for one in judge([A, B], reports, {}) if one.check == "encrypted networks")
+    assert found.where == "a <-> b"
+    assert (found.result, found.detail) == finding[:2]
+    assert found.fix.startswith(finding[2])
+
+
+def test_what_a_node_cannot_forward_is_named() -> None:
+    (found,) = bad(judge([A], {A.id: report(Problems=["node b has no key"])}, {}))
+    assert (found.where, found.detail) == ("a", "node b has no key")
 
 
 def test_each_difference_is_named_with_its_way_out() -> None:

@@ -6,7 +6,8 @@ from swarmlet.clock import SECOND
 from swarmlet.control import scheduler
 from swarmlet.control.filters import Reason, explain
 from swarmlet.control.nodeset import NodeSet
-from swarmlet.model.objects import Node, NodeState, Plugin, Task, TaskState
+from swarmlet.model.networks import NetworkSpec
+from swarmlet.model.objects import Network, Node, NodeState, Plugin, Task, TaskState
 from swarmlet.model.specs import (
     Availability,
     DiscreteResource,
@@ -22,6 +23,7 @@ from swarmlet.model.specs import (
     RestartPolicy,
     SpreadOver,
 )
+from swarmlet.model.tunnels import TunnelKeys
 from swarmlet.state.commands import ChangeTasks, DeleteNode
 
 from tests.fakes.world import World, a_node, a_service
@@ -59,6 +61,24 @@ def test_a_placement_is_told_in_dockers_words() -> None:
     (task,) = world.wanted()
     assert task.status.state is TaskState.ASSIGNED
     assert task.status.message == "scheduler assigned task to node"
+
+
+def test_a_task_of_an_encrypted_network_runs_where_that_is_possible() -> None:
+    """A node without a key would run it apart from all others."""
+    world = World()
+    hidden = NetworkSpec(name="hidden", options={"encrypted": ""})
+    world.networks(Network(id="id-hidden", spec=hidden))
+    able = a_node("n1")
+    assert able.description is not None
+    key = "AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE="
+    tunnel = TunnelKeys(lanes=(key, ""))
+    world.nodes(a_node("n0"))
+    world.service(a_service(replicas=2, networks=("id-hidden",)))
+    world.settle()
+    assert refusal(world) == "no suitable node (encrypted networks are not possible on 1 node)"
+    world.nodes(replace(able, description=replace(able.description, tunnel=tunnel)))
+    world.settle()
+    assert placed(world) == ["n1", "n1"]
 
 
 def test_the_fewest_tasks_of_the_service_win_then_the_fewest_in_all() -> None:

@@ -3,14 +3,17 @@
 import pytest
 import trio
 from msgspec.structs import replace
+from swarmlet.control.forwarding import peer
 from swarmlet.manager.hearing import MAX_TEXT
 from swarmlet.model.objects import NodeState, TaskState, TaskStatus
 from swarmlet.model.specs import Role
+from swarmlet.model.tunnels import TunnelKeys
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
     Assignments,
     Beat,
+    Described,
     FromManager,
     Goodbye,
     GoodbyeReason,
@@ -106,6 +109,29 @@ async def test_hello_makes_a_node_ready_at_the_address_it_calls_from(rig: Rig) -
             "10.0.0.9",
             "w1",
         )
+
+
+async def test_what_a_node_says_of_itself_may_change(rig: Rig) -> None:
+    """Its keys, say; others are told, and it stays what it was besides."""
+    tunnel = TunnelKeys(lanes=("key", ""))
+    async with rig.welcomed() as agent:
+        before = rig.the_node("w1").status
+        await agent.say(Described(description=replace(DESCRIPTION, tunnel=tunnel)))
+        await trio.sleep(1)
+        description = rig.the_node("w1").description
+        assert description == replace(DESCRIPTION, tunnel=tunnel)
+        assert rig.the_node("w1").status == before
+        record = peer(rig.the_node("w1"))
+        assert record is not None
+        assert record.tunnel == tunnel
+
+
+async def test_a_node_cannot_fill_the_log_with_its_description(rig: Rig) -> None:
+    async with rig.welcomed() as agent:
+        await agent.say(Described(description=replace(DESCRIPTION, subnets=("x" * 70_000,))))
+        with pytest.raises(ConnectionLost):
+            await agent.hear()
+        assert rig.the_node("w1").description == DESCRIPTION
 
 
 async def test_beats_are_heard_and_answered(rig: Rig) -> None:

@@ -1,5 +1,7 @@
 """Clusters for hypothesis: records that fit together, of every sort."""
 
+import base64
+
 from hypothesis import strategies as st
 from swarmlet.model.forwarding import (
     Attachment,
@@ -11,19 +13,31 @@ from swarmlet.model.forwarding import (
     Tables,
     TaskRecord,
 )
-from swarmlet.net.facts import HostFacts, Port
+from swarmlet.model.tunnels import TunnelKeys
+from swarmlet.net.facts import HostFacts, OwnTunnel, Port
 from swarmlet.net.numbers import bridge_name
 
 NETWORKS = 4
 
 
-def network(n: int, *, internal: bool = False) -> NetworkRecord:
+def key(lane: int, number: int) -> str:
+    return base64.b64encode(bytes([lane + 1]) * 30 + number.to_bytes(2, "big")).decode()
+
+
+def keys(number: int, lane: int = 0, *, both: bool = False) -> TunnelKeys:
+    """The keys of a node, which may be about to change its lane."""
+    first, second = (key(n, number) if both or n == lane else "" for n in (0, 1))
+    return TunnelKeys(lanes=(first, second), lane=lane)
+
+
+def network(n: int, *, internal: bool = False, encrypted: bool = False) -> NetworkRecord:
     return NetworkRecord(
         id=f"net{n}",
         name=f"net-{n}",
         subnet=f"10.{n}.0.0/16",
         gateway=f"10.{n}.0.1",
         internal=internal,
+        encrypted=encrypted,
     )
 
 
@@ -31,7 +45,10 @@ def network(n: int, *, internal: bool = False) -> NetworkRecord:
 def clusters(draw: st.DrawFn) -> Tables:
     """A cluster, seen by one of its nodes."""
     numbers = draw(st.lists(st.integers(1, 4095), min_size=1, max_size=5, unique=True))
-    networks = {f"net{n}": network(n, internal=draw(st.booleans())) for n in range(1, NETWORKS)}
+    networks = {
+        f"net{n}": network(n, internal=draw(st.booleans()), encrypted=draw(st.booleans()))
+        for n in range(1, NETWORKS)
+    }
     services: dict[str, ServiceRecord] = {}
     tasks: dict[str, TaskRecord] = {}
     for s in range(draw(st.integers(0, 4))):
@@ -79,6 +96,9 @@ def clusters(draw: st.DrawFn) -> Tables:
                 number=n,
                 addr=f"192.0.2.{i + 1}",
                 reach=draw(st.sampled_from(list(Reach))),
+                tunnel=draw(
+                    st.none() | st.builds(keys, st.just(n), st.integers(0, 1), both=st.booleans())
+                ),
             )
             for i, n in enumerate(numbers)
         },
@@ -91,7 +111,9 @@ def clusters(draw: st.DrawFn) -> Tables:
 @st.composite
 def hosts(draw: st.DrawFn) -> HostFacts:
     """A host, with ports of bridges that may be anybody's."""
+    own = draw(st.none() | st.builds(keys, st.just(5000), st.integers(0, 1), both=st.booleans()))
     return HostFacts(
+        tunnel=OwnTunnel(own, warming=draw(st.booleans())) if own else None,
         has_address=draw(st.booleans()),
         underlay_mtu=draw(st.sampled_from([1400, 1500, 9000])),
         bridge_nf=draw(st.booleans()),

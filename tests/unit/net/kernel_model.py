@@ -1,57 +1,89 @@
 """A kernel that obeys the commands of :mod:`swarmlet.net.links`, as far as they go."""
 
 from msgspec.structs import replace
-from swarmlet.net.links import Changes, Links, Vxlan
-from swarmlet.net.numbers import DEVICE
+from swarmlet.net.links import Changes, Links, TunnelChange, Vxlan, without
 
 
 class Model:
     """Links that are changed by one command after the other."""
 
     def __init__(self, links: Links) -> None:
-        self.device = links.device
+        self.devices, self.tunnels = dict(links.devices), dict(links.tunnels)
         self.addresses, self.hairpin = set(links.addresses), set(links.hairpin)
         self.routes, self.rules = dict(links.routes), dict(links.rules)
         self.neighbours, self.fdb = dict(links.neighbours), dict(links.fdb)
         self.sysctls = dict(links.sysctls)
 
+    def links(self) -> Links:
+        return Links(
+            devices=self.devices,
+            tunnels=self.tunnels,
+            addresses=frozenset(self.addresses),
+            fdb=self.fdb,
+            neighbours=self.neighbours,
+            rules=self.rules,
+            routes=self.routes,
+            sysctls=self.sysctls,
+            hairpin=frozenset(self.hairpin),
+        )
+
+    def lose(self, device: str) -> None:
+        left = without(self.links(), device)
+        self.addresses, self.fdb = set(left.addresses), left.fdb
+        self.neighbours, self.routes, self.sysctls = left.neighbours, left.routes, left.sysctls
+
     def link(self, verb: str, *words: str) -> None:
         match (verb, *words):
-            case ("add", _, "address", mac, "mtu", mtu, "type", "vxlan", *rest):
-                assert self.device is None, "two devices"
+            case ("add", name, "address", mac, "mtu", mtu, "type", "vxlan", *rest):
+                assert name not in self.devices, "two devices"
                 options = dict(zip(rest[::2], rest[1::2], strict=False))
                 local = rest[rest.index("local") + 1] if "local" in rest else ""
                 vni, port = int(options["id"]), int(options["dstport"])
-                self.device = Vxlan(vni, port, local, mac, int(mtu), up=False)
-            case ("set", _, "up"):
-                assert self.device
-                self.device = replace(self.device, up=True)
-            case ("set", _, "mtu", mtu, "up"):
-                assert self.device
-                self.device = replace(self.device, mtu=int(mtu), up=True)
+                self.devices[name] = Vxlan(vni, port, local, mac, int(mtu), up=False)
+            case ("set", name, "up"):
+                self.devices[name] = replace(self.devices[name], up=True)
+            case ("set", name, "mtu", mtu, "up"):
+                self.devices[name] = replace(self.devices[name], mtu=int(mtu), up=True)
             case ("set", port_, "type", "bridge_slave", "hairpin", "on"):
                 self.hairpin.add(port_)
-            case ("del", _):
-                self.device = None
-                self.addresses, self.neighbours, self.fdb, self.routes = set(), {}, {}, {}
-                self.sysctls = {k: v for k, v in self.sysctls.items() if f"/{DEVICE}/" not in k}
+            case ("del", name):
+                del self.devices[name]
+                self.lose(name)
             case _:
                 raise AssertionError(words)
 
-    def address(self, verb: str, address: str, *_: str) -> None:
+    def tunnel(self, change: TunnelChange) -> None:
+        if change.wanted is None:
+            del self.tunnels[change.name]
+            self.lose(change.name)
+            return
+        assert change.exists == (change.name in self.tunnels)
+        if change.anew:
+            self.lose(change.name)
+            self.tunnels[change.name] = replace(change.wanted, peers={})
+        peers = dict(self.tunnels[change.name].peers)
+        for key in change.gone:
+            del peers[key]
+        now = replace(self.tunnels[change.name], mtu=change.wanted.mtu, up=True)
+        self.tunnels[change.name] = replace(now, peers=peers | change.peers)
+
+    def address(self, verb: str, *words: str) -> None:
         act = self.addresses.add if verb == "replace" else self.addresses.remove
-        act(address.removesuffix("/32"))
+        act(" ".join(words))
 
     def neigh(self, verb: str, address: str, *words: str) -> None:
+        key = f"{address} dev {words[words.index('dev') + 1]}"
         if verb == "del":
-            del self.neighbours[address]
+            del self.neighbours[key]
         else:
-            self.neighbours[address] = words[words.index("lladdr") + 1]
+            self.neighbours[key] = words[words.index("lladdr") + 1]
 
     def route(self, verb: str, *words: str) -> None:
         assert words[-2] == "proto"
-        split = 3 if words[0] == "default" else 1
+        split = 3 if words[0] == "default" else 2 if words[0] == "unreachable" else 1
         key, to = " ".join(words[:split]), " ".join(words[split:-2])
+        device = to.partition("dev ")[2].partition(" ")[0]
+        assert not device or device in self.devices or device in self.tunnels, "a route to nowhere"
         if verb == "del":
             del self.routes[key]
         else:
@@ -67,27 +99,26 @@ class Model:
         self.rules[int(pref)] = " ".join(body)
 
     def bridge(self, verb: str, mac: str, *words: str) -> None:
+        key = f"{mac} dev {words[words.index('dev') + 1]}"
         if verb == "del":
-            del self.fdb[mac]
+            del self.fdb[key]
         else:
-            self.fdb[mac] = words[words.index("dst") + 1]
+            self.fdb[key] = words[words.index("dst") + 1]
 
 
 def obey(links: Links, changes: Changes) -> Links:
     """What is there after these."""
     model = Model(links)
+    for tunnel in changes.tunnels:
+        model.tunnel(tunnel)
     for lines in (changes.ip, changes.bridge, changes.removals):
         for line in lines:
             noun, verb, *words = line.split()
             getattr(model, "bridge" if noun == "fdb" else noun)(verb, *words)
-    return Links(
-        device=model.device,
-        addresses=frozenset(model.addresses),
-        fdb=model.fdb,
-        neighbours=model.neighbours,
-        rules=model.rules,
-        routes=model.routes,
+    for tunnel in changes.gone_tunnels:
+        model.tunnel(tunnel)
+    return replace(
+        model.links(),
         sysctls=model.sysctls | changes.sysctls,
         accept=(links.accept | set(changes.accept)) - set(changes.no_accept),
-        hairpin=frozenset(model.hairpin),
     )

@@ -1,23 +1,29 @@
 """The loop around plan and kernel, with a kernel that obeys, and one that refuses."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 from msgspec.structs import replace
-from swarmlet.errors import ForwardingFailed
+from swarmlet.errors import ForwardingFailed, TunnelFailed
 from swarmlet.model.forwarding import Attachment, PeerRecord, ServiceRecord, Tables, TaskRecord
 from swarmlet.net import forwarder as module
-from swarmlet.net.facts import HostFacts, Port
-from swarmlet.net.forwarder import LAST_RETRY, MIND_SETTINGS, RECONCILE, Forwarder
+from swarmlet.net.facts import HostFacts, OwnTunnel, Port
+from swarmlet.net.forwarder import (
+    LAST_RETRY,
+    MIND_SETTINGS,
+    RECONCILE,
+    TUNNEL_RETRY,
+    Forwarder,
+)
 from swarmlet.net.kernel import Look
 from swarmlet.net.links import Changes, Links
 from swarmlet.net.numbers import bridge_name
 from swarmlet.net.watch import Indexes, News
 
-from tests.unit.net.clusters import network
+from tests.unit.net.clusters import keys, network
 from tests.unit.net.kernel_model import obey
 
 
@@ -30,6 +36,15 @@ class FakeKernel:
         self.bridges: frozenset[str] = frozenset()
         self.looks = 0
         self.broken = False
+        self.no_tunnels = False
+        self.private: dict[str, str] = {}
+
+    async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
+        await trio.lowlevel.checkpoint()
+        if changes.tunnels and self.no_tunnels:
+            raise TunnelFailed("swlw0", "there is no wg here")
+        self.private |= private
+        self.links = obey(self.links, Changes(tunnels=changes.tunnels))
 
     async def look(self, _tables: Tables, _sysctls: object = None) -> Look:
         await trio.lowlevel.checkpoint()
@@ -50,11 +65,13 @@ class FakeKernel:
         await trio.lowlevel.checkpoint()
         if self.broken:
             raise ForwardingFailed("ip", "it is broken")
-        self.links = obey(self.links, replace(changes, removals=[]))
+        self.links = obey(self.links, replace(changes, tunnels=[], removals=[], gone_tunnels=[]))
 
     async def finish(self, changes: Changes) -> None:
         await trio.lowlevel.checkpoint()
-        self.links = obey(self.links, Changes(removals=changes.removals))
+        self.links = obey(
+            self.links, Changes(removals=changes.removals, gone_tunnels=changes.gone_tunnels)
+        )
 
 
 class FakeNft:
@@ -134,6 +151,62 @@ async def test_what_is_given_is_applied_whole_and_then_by_changes(
     assert "delete table ip swarmlet" in whole
     assert change.startswith("flush chain ip swarmlet v_s_net1\nadd rule ip swarmlet v_s_net1 dnat")
     assert "10.1.0.9/32" in rig.kernel.links.routes
+
+
+def encrypted() -> Tables:
+    plain = tables()
+    return replace(
+        plain,
+        peers={k: replace(p, tunnel=keys(p.number)) for k, p in plain.peers.items()},
+        networks={**plain.networks, "net2": network(2, encrypted=True)},
+        tasks={
+            **plain.tasks,
+            "e": TaskRecord(
+                id="e",
+                service_id="e",
+                name="e",
+                node=2,
+                attachments=(Attachment("net2", "10.2.0.9"),),
+            ),
+        },
+    )
+
+
+async def test_tunnels_come_before_what_needs_them(rig: Rig, nursery: trio.Nursery) -> None:
+    """With the private key that belongs to the public one; and they go with their need."""
+    await nursery.start(rig.forwarder.run)
+    own = keys(1)
+    rig.forwarder.set_tunnel(OwnTunnel(own), {own.lanes[0]: "private"})
+    rig.forwarder.set_tables(encrypted())
+    await rig.forwarder.applied()
+    assert rig.kernel.links.routes["10.2.0.9/32"].startswith("via 100.64.16.2 dev swl1 ")
+    assert rig.kernel.links.tunnels["swlw0"].peers.keys() == {keys(2).lanes[0]}
+    assert rig.kernel.private[own.lanes[0]] == "private"
+    rig.forwarder.set_tables(tables())
+    await rig.forwarder.applied()
+    assert not rig.kernel.links.tunnels
+    assert "10.1.0.9/32" in rig.kernel.links.routes
+
+
+async def test_other_networks_do_without_tunnels_that_cannot_be_made(
+    rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Encrypted ones are refused meanwhile, with the reason; and it is tried again."""
+    await nursery.start(rig.forwarder.run)
+    rig.kernel.no_tunnels = True
+    rig.forwarder.set_tunnel(OwnTunnel(keys(1)), {})
+    rig.forwarder.set_tables(encrypted())
+    await rig.forwarder.applied()
+    assert "10.1.0.9/32" in rig.kernel.links.routes
+    assert "10.2.0.9/32" not in rig.kernel.links.routes
+    assert "10.2.0.9" not in rig.forwarder.plan.live
+    assert "there is no wg here" in rig.forwarder.plan.problems[0]
+    assert "there is no wg here" in rig.forwarder.tunnel_trouble()
+    rig.kernel.no_tunnels = False
+    await trio.sleep(TUNNEL_RETRY + 1)
+    assert "10.2.0.9/32" in rig.kernel.links.routes
+    assert rig.forwarder.plan.problems == ()
+    assert rig.forwarder.tunnel_trouble() == ""
 
 
 async def test_a_burst_of_records_is_one_change(rig: Rig, nursery: trio.Nursery) -> None:

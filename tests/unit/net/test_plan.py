@@ -16,11 +16,11 @@ from swarmlet.model.forwarding import (
     Tables,
     TaskRecord,
 )
-from swarmlet.model.networks import node_address
+from swarmlet.model.networks import Place, node_address
 from swarmlet.net.facts import HostFacts
 from swarmlet.net.links import Links, changes
 from swarmlet.net.listing import expected
-from swarmlet.net.numbers import DEVICE, bridge_name
+from swarmlet.net.numbers import DEVICE, ENCRYPTED_DEVICE, bridge_name
 from swarmlet.net.plan import Plan, forgotten, plan
 from swarmlet.net.report import Observed, differences, dump
 from swarmlet.net.ruleset import replacement, update
@@ -37,6 +37,26 @@ def reach(tables: Tables, task: TaskRecord) -> Reach:
 
 def addresses(tasks: "list[TaskRecord]") -> set[str]:
     return {place.address for task in tasks for place in task.attachments}
+
+
+def encrypted(tables: Tables, network: str) -> bool:
+    return tables.networks[network].encrypted
+
+
+def exchanges(tables: Tables, host: HostFacts, task: TaskRecord, network: str) -> bool:
+    """Whether this node can reach a task in a network, encrypted if it must be."""
+    if task.node == tables.me or not encrypted(tables, network):
+        return True
+    return host.tunnel is not None and tables.peers[f"p{task.node}"].tunnel is not None
+
+
+def reached(tables: Tables, host: HostFacts, tasks: "list[TaskRecord]") -> set[str]:
+    return {
+        place.address
+        for task in tasks
+        for place in task.attachments
+        if exchanges(tables, host, task, place.network_id)
+    }
 
 
 def observed(wanted: Plan) -> Observed:
@@ -70,19 +90,23 @@ def test_each_live_remote_task_has_one_route(tables: Tables, host: HostFacts) ->
     remote = [
         t for t in tables.tasks.values() if t.node != tables.me and reach(tables, t) != Reach.LOST
     ]
-    nodes = {node_address(p.number) for p in tables.peers.values()}
-    to_tasks = {d.removesuffix("/32") for d in routes if "table" not in d} - nodes
-    assert to_tasks == addresses(remote)
+    to_tasks = {d.removesuffix("/32") for d in routes if d.startswith("10.")}
+    assert to_tasks == reached(tables, host, remote)
     for task in remote:
         for place in task.attachments:
-            assert f"via {node_address(task.node)} " in routes[f"{place.address}/32"]
+            if place.address not in to_tasks:
+                continue
+            sealed = encrypted(tables, place.network_id)
+            node = node_address(task.node, Place.ENCRYPTED if sealed else Place.OVERLAY)
+            device = ENCRYPTED_DEVICE if sealed else DEVICE
+            assert routes[f"{place.address}/32"].startswith(f"via {node} dev {device} ")
 
 
 @given(clusters(), hosts())
 def test_what_is_not_live_is_dead(tables: Tables, host: HostFacts) -> None:
-    """The addresses of all tasks but those of lost nodes are alive, and no others."""
+    """The addresses of all tasks but those of lost nodes are alive, if they can be reached."""
     living = [t for t in tables.tasks.values() if reach(tables, t) != Reach.LOST]
-    assert set(plan(tables, host).live) == addresses(living)
+    assert set(plan(tables, host).live) == reached(tables, host, living)
 
 
 @given(clusters(), hosts(), st.data())
@@ -121,14 +145,17 @@ def test_backends_are_those_that_serve(tables: Tables, host: HostFacts) -> None:
                 (p.address, t.weight)
                 for t in serving
                 for p in t.attachments
-                if p.network_id == place.network_id
+                if p.network_id == place.network_id and exchanges(tables, host, t, p.network_id)
             }
             assert set(balanced[place.address]) == wanted
         for port in service.ports:
             at = f"{service.publish_address} . " if service.publish_address else ""
             backends = balanced[f"{at}{port.protocol} . {port.published}"]
-            assert len(backends) == len(serving)
-            assert {b.address for b in backends} <= addresses(serving)
+            outward = [p.network_id for p in service.attachments]
+            outward = [n for n in outward if not tables.networks[n].internal] or outward
+            able = [t for t in serving if exchanges(tables, host, t, outward[0])]
+            assert len(backends) == len(able)
+            assert {b.address for b in backends} <= addresses(able)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +207,7 @@ def test_a_bridge_for_each_network_of_a_local_task(tables: Tables, host: HostFac
     for key, bridge in bridges.items():
         assert bridge.name == bridge_name(key)
         assert len(bridge.name) <= 15
-        assert bridge.mtu == host.underlay_mtu - 50
+        assert bridge.mtu == host.underlay_mtu - (130 if encrypted(tables, key) else 50)
 
 
 @given(clusters(), hosts())
@@ -299,7 +326,7 @@ def test_contradictions_are_left_out_and_named() -> None:
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ({"device": None}, f"device {DEVICE} is missing"),
+        ({"devices": {}}, f"device {DEVICE} is missing"),
         ({"routes": {}}, "route 10.1.0.9/32 (task far) is missing"),
         ({"accept": frozenset()}, "accepting rule in iptables chain DOCKER-USER is missing"),
     ],

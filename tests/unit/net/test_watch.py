@@ -79,6 +79,7 @@ def setting(index: int) -> bytes:
     ("kind", "body", "concerns"),
     [
         (16, link("swl0"), True),
+        (16, link("swlw1"), True),
         (17, link("sl-red"), True),
         (16, link("veth1", master=8), True),
         (16, link("veth1", master=9), False),
@@ -97,12 +98,14 @@ def setting(index: int) -> bytes:
         (80, setting(-1), True),
         (80, setting(-2), False),
         (33, bytes(12) + attribute(6, (7002).to_bytes(4, sys.byteorder)), True),
+        (33, bytes(12) + attribute(6, (2002).to_bytes(4, sys.byteorder)), True),
         (33, bytes(12) + attribute(6, (100).to_bytes(4, sys.byteorder)), False),
     ],
 )
 def test_foreign_links_are_news(kind: int, body: bytes, concerns: bool) -> None:
     """Ours, ports of our bridges, and what we put on them."""
-    reader = LinkNews(lambda asker: asker == OURS, lambda: Indexes(7, frozenset({8}), 5))
+    indexes = Indexes(frozenset({7}), frozenset({8}), 5)
+    reader = LinkNews(lambda asker: asker == OURS, lambda: indexes)
     assert reader.read(message(kind, body, OTHERS)) is concerns
     assert not reader.read(message(kind, body, OURS))
 

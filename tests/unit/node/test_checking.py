@@ -6,11 +6,20 @@ from random import Random
 
 import pytest
 import trio
+from msgspec.structs import replace
 from swarmlet.clock import SECOND, Instant, Nanos
 from swarmlet.errors import NotAllowed
 from swarmlet.model.checks import NodeCheck, Passage, PeerCheck, clock_offset
-from swarmlet.model.forwarding import PeerRecord, Reach, Tables
+from swarmlet.model.forwarding import (
+    Attachment,
+    NetworkRecord,
+    PeerRecord,
+    Reach,
+    Tables,
+    TaskRecord,
+)
 from swarmlet.model.specs import Role
+from swarmlet.model.tunnels import TunnelKeys
 from swarmlet.net.ping import Passages
 from swarmlet.node import checking
 from swarmlet.node.checking import Examiner, known_peers
@@ -57,11 +66,12 @@ class Networks:
 
     def __init__(self) -> None:
         self.fixed = False
+        self.encrypted_mtu = 0
 
     async def examine(self, *, fix: bool = False) -> NodeCheck:
         self.fixed = fix
         await trio.lowlevel.checkpoint()
-        return NodeCheck(mtu=1450)
+        return NodeCheck(mtu=1450, encrypted_mtu=self.encrypted_mtu)
 
     async def connections(self, tasks: Collection[str]) -> dict[str, int]:
         await trio.lowlevel.checkpoint()
@@ -97,9 +107,9 @@ def pinged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The addresses that were pinged; the last byte of those that answer is odd."""
     pinged: list[str] = []
 
-    async def passages(addresses: Sequence[str], *, mtu: int, rng: Random) -> Passages:
+    async def passages(addresses: Sequence[str], *, mtu: int, rng: Random, device: str) -> Passages:
         await trio.lowlevel.checkpoint()
-        assert mtu == 1450
+        assert (device, mtu) in {("swl0", 1450), ("swl1", 1370)}
         pinged.extend(addresses)
         odd = {a: Passage.WELL if int(a[-1]) % 2 else Passage.NONE for a in addresses}
         return Passages(odd, dict.fromkeys(addresses, Passage.SMALL))
@@ -146,6 +156,27 @@ async def test_a_node_tries_both_ways_to_each_peer(pinged: list[str]) -> None:
     )
     assert pinged == ["100.64.0.1", "100.64.0.3"]
     assert (found.began, found.ended) == (10 * SECOND, 11 * SECOND)
+
+
+async def test_encrypted_networks_are_tried_where_they_lead(pinged: list[str]) -> None:
+    """To nodes with a key and with a task in one: others need have no tunnel."""
+    networks = Networks()
+    networks.encrypted_mtu = 1370
+    keyed = {
+        key: replace(peer, tunnel=TunnelKeys(lanes=("key", "")))
+        for key, peer in TABLES.peers.items()
+    }
+    task = TaskRecord(
+        id="t", service_id="s", name="t", node=1, attachments=(Attachment("n", "10.1.0.9"),)
+    )
+    hidden = NetworkRecord(
+        id="n", name="n", subnet="10.1.0.0/24", gateway="10.1.0.1", encrypted=True
+    )
+    networks.tables = replace(TABLES, peers=keyed, networks={"n": hidden}, tasks={"t": task})
+    examiner = Examiner(networks, Others(), now=clock(10, 11), rng=Random(1))
+    found = await examiner.look([Peer("m1", ""), Peer("w2", "")], fix=False)
+    assert [peer.encrypted for peer in found.peers] == [Passage.WELL, Passage.UNTRIED]
+    assert sorted(pinged) == ["100.64.0.1", "100.64.0.3", "100.64.16.1"]
 
 
 async def test_only_managers_of_now_are_answered() -> None:

@@ -165,7 +165,15 @@ def test_a_host_port_that_is_published_everywhere_is_refused_as_such(world: Worl
 
 @pytest.mark.parametrize(
     ("port", "protocol", "taken"),
-    [(2377, "tcp", True), (4789, "udp", True), (7946, "tcp", False), (4789, "tcp", False)],
+    [
+        (2377, "tcp", True),
+        (4789, "udp", True),
+        (4793, "udp", True),
+        (4794, "udp", True),
+        (4790, "udp", False),
+        (7946, "tcp", False),
+        (4789, "tcp", False),
+    ],
 )
 def test_what_the_nodes_live_by_cannot_be_published(
     world: World, port: int, protocol: Literal["tcp", "udp"], taken: bool
