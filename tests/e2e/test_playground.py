@@ -277,6 +277,20 @@ def test_a_host_whose_daemon_or_engine_died_gets_what_is_missing(
     assert playground.host("m1").daemon_pid == between.daemon_pid
 
 
+def test_an_engine_takes_over_what_a_killed_one_left(make_playground: MakePlayground) -> None:
+    """Network stacks of containers above all: two of them would answer for one address."""
+    playground = make_playground(managers=1, workers=0, wish=FAKE_DAEMON)
+    docker = ["docker", "-H", f"unix://{playground.host('m1').engine_socket}"]
+    command = ["run", "-d", "--name=one", "busybox:lab", "sleep", "1000"]
+    playground.run("m1", *docker, *command)
+    os.kill(playground.host("m1").engine_pid or 0, signal.SIGKILL)
+    assert eventually(lambda: playground.host("m1").state == "engine stopped")
+    playground.start("m1")
+    playground.run("m1", *docker, "start", "one")
+    ports = ["ip", "-j", "link", "show", "master", "docker0"]
+    assert eventually(lambda: len(json.loads(playground.run("m1", *ports).stdout)) == 1)
+
+
 def test_daemons_form_a_cluster_and_are_stopped_without_touching_the_engine(
     make_playground: MakePlayground,
 ) -> None:
