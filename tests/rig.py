@@ -70,7 +70,7 @@ class NoPlaces:
         self.halted = task_ids
         self.ever_halted |= task_ids
 
-    async def applied(self) -> None:
+    async def ready(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def relieve(self, task: Assignment) -> None:

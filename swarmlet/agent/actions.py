@@ -62,6 +62,8 @@ class Actions:
             case Action.START:
                 self._will_run(unit)
                 await self._keeper.keep(unit)
+                if self._watch.revive(unit):
+                    await self._places.ready()  # else its own first connections would be refused
                 async with self._calls:
                     await self._start(unit)
                 await self._watch.look(unit)
@@ -104,8 +106,6 @@ class Actions:
 
     async def _start(self, unit: Unit) -> None:
         """Start a container in all of its networks: a daemon may have died after the create."""
-        if self._watch.revive(unit):
-            await self._places.applied()  # else its own first connections would be refused
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):
@@ -118,7 +118,10 @@ class Actions:
         known = unit.task.spec.container_spec is not None  # else a stranger: the engine knows
         grace = convert.stop_seconds(unit.task.spec) if known else None
         if known and _may_have_clients(unit):
-            await self._places.relieve(unit.task)
+            with trio.CancelScope() as scope:
+                unit.relieving = scope
+                await self._places.relieve(unit.task)
+            unit.relieving = None
         await self._engine.stop(unit.container_ref, grace=grace)
         await self._watch.look(unit)
 
@@ -154,5 +157,5 @@ class Actions:
 
 def _may_have_clients(unit: Unit) -> bool:
     """Whether a manager took a task out of service; one that failed has nothing to answer with."""
-    told = unit.task.desired > TaskState.RUNNING
+    told = unit.task.desired > TaskState.RUNNING and not unit.gone
     return told and not unit.known.state(unit.task).ended

@@ -106,6 +106,10 @@ class Forwarder(examination.Forwarding, Protocol):
         """Set up a bridge that the engine has just made, before anything is plugged into it."""
         ...
 
+    def cannot_tunnel(self) -> str:
+        """Why this node will never exchange packets of encrypted networks as it is, or nothing."""
+        ...
+
     def tunnel_trouble(self) -> str:
         """Why no packets of encrypted networks are exchanged with other nodes now, or nothing."""
         ...
@@ -209,6 +213,10 @@ class Networking:
         """Return once the kernel forwards by all that was said so far."""
         await self._forwarder.applied()
 
+    async def ready(self) -> None:
+        """See :class:`swarmlet.agent.places.Places`."""
+        await _ready(self._forwarder.applied())
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep kernel, names and engine in line until cancelled, which touches none of them."""
         self._forward()
@@ -297,7 +305,7 @@ class Networking:
 
         ``nameservers`` are asked for names that are not the cluster's; () leaves that to the host.
         """
-        await _ready(self._forwarder.applied())  # the bridge's MTU is known then, too
+        await self.ready()  # the bridge's MTU is known then, too
         endpoints = [await self._endpoint(attachment) for attachment in attachments]
         self.know_nameservers({ident: nameservers})
         await _ready(self._names_known(self._version))
@@ -359,14 +367,19 @@ class Networking:
         record = self.tables.networks.get(attachment.network_id)
         if record is None or not attachment.address:
             raise EngineUnavailable(f"network {attachment.network_id} is not known here yet")
-        if record.encrypted and (trouble := self._forwarder.tunnel_trouble()):
-            # Not to be waited for: another node may be able to.
-            raise EngineError(
-                f"network {record.name} is encrypted, which this node cannot: {trouble}", status=503
-            )
+        if record.encrypted:
+            self._demand_tunnel(record)
         async with self._making[record.id]:
             network = await self._bridge_network(record)
         return Endpoint(network, attachment.address, record.gateway, record.name)
+
+    def _demand_tunnel(self, record: NetworkRecord) -> None:
+        """Raises EngineError if this node cannot encrypt, EngineUnavailable if it cannot now."""
+        said = f"network {record.name} is encrypted, which this node cannot"
+        if why := self._forwarder.cannot_tunnel():
+            raise EngineError(f"{said}: {why}", status=503)  # another node may be able to
+        if why := self._forwarder.tunnel_trouble():
+            raise EngineUnavailable(f"{said} now: {why}")
 
     async def _bridge_network(self, record: NetworkRecord) -> str:
         """The engine's network for one of the cluster's; made when it is not there."""

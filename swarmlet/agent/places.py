@@ -20,8 +20,8 @@ class Places(Protocol):
         """These tasks have no process: refuse what is sent to them."""
         ...
 
-    async def applied(self) -> None:
-        """Return once the kernel forwards by all that was said so far."""
+    async def ready(self) -> None:
+        """Return once the kernel forwards by all that was said so far. Raises EngineUnavailable."""
         ...
 
     async def relieve(self, task: Assignment) -> None:

@@ -8,8 +8,9 @@ for some seconds; web servers end a connection in an orderly way after some numb
 
 from typing import Final
 
-from swarmlet.clock import Seconds
-from swarmlet.model.forwarding import DEFAULT_DRAIN, DRAIN_LABEL, Reach, Tables
+from swarmlet.clock import SECOND, Seconds
+from swarmlet.model import defaults
+from swarmlet.model.forwarding import Reach, Tables
 from swarmlet.rpc.messages import Assignment
 
 #: Seconds between two looks at a task's connections.
@@ -18,7 +19,7 @@ LOOK_EVERY: Final = Seconds(0.25)
 
 def patience(task: Assignment) -> Seconds:
     """How long a task's clients are waited for."""
-    return Seconds(float(task.spec.container.labels.get(DRAIN_LABEL, DEFAULT_DRAIN)))
+    return Seconds(defaults.drain(task.spec.container) / SECOND)
 
 
 def others_serve(tables: Tables, task: Assignment) -> bool:

@@ -28,6 +28,8 @@ class Unit:
         self.supervised = False
         self.wakeup = trio.Event()
         self.pulling: trio.CancelScope | None = None
+        #: The wait for its clients to leave, if it has to stop.
+        self.relieving: trio.CancelScope | None = None
         self.pulled = False  # a second "no such image" is final: it is of another platform
 
     def wake(self) -> None:

@@ -196,6 +196,8 @@ class Worker:
     def _dismiss(self, unit: Unit) -> None:
         self._take(msgspec.structs.replace(unit.task, desired=TaskState.REMOVE))
         unit.gone = True
+        if unit.relieving is not None:
+            unit.relieving.cancel()  # its record is gone: nobody knows others to go to any more
 
     def _resynced(self) -> None:
         if self._told.is_set():

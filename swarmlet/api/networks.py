@@ -297,11 +297,16 @@ async def _wait_stopped(call: Call, network: Network) -> None:
         while _has_containers_only(call.backend.view(), network):  # noqa: ASYNC110 - as below
             await trio.sleep(_STOP_CHECK)
     stopping = _stopping(call.backend.view(), network)
-    grace = max((defaults.stop_grace(t.spec.container) for t in stopping), default=0)
+    grace = max((_stop_time(task) for task in stopping), default=0)
     with trio.move_on_after(min(grace / SECOND + _STOP_MARGIN, _STOP_MOST)):
         # Bounded, and rare: nothing else waits for the state to change for a client.
         while _stopping(call.backend.view(), network):  # noqa: ASYNC110
             await trio.sleep(_STOP_CHECK)
+
+
+def _stop_time(task: Task) -> int:
+    container = task.spec.container
+    return defaults.drain(container) + defaults.stop_grace(container)
 
 
 def _stopping(view: View, network: Network) -> list[Task]:

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import structlog
 import trio
 
-from swarmlet.clock import WallClock
+from swarmlet.clock import Seconds, WallClock
 from swarmlet.control import forwarding, roles
 from swarmlet.errors import Unavailable
 from swarmlet.manager import briefing, hearing
@@ -46,6 +46,9 @@ log = structlog.get_logger()
 
 #: Reports of one agent that may wait for their commit (agents send at most REPORT_WINDOW).
 MAX_OPEN_REPORTS: Final = 2 * REPORT_WINDOW
+
+#: Seconds between two descriptions of a node that go into the log.
+DESCRIBE_EVERY: Final = Seconds(0.5)
 
 #: Seconds for an agent to introduce itself.
 HELLO_TIMEOUT: Final = 10.0
@@ -243,12 +246,26 @@ class Dispatcher:
         )
         await self._committer.submit(ChangeNodes(changes=(change,))).wait()
 
-    def _describe(self, node_id: str, description: NodeDescription) -> None:
-        """Record what a node says of itself, if that is news."""
-        node = self._replica.view.node(node_id)
-        if node is not None and node.description != description:
-            change = NodeChange(id=node_id, description=description)
-            self._committer.submit(ChangeNodes(changes=(change,)))
+    def _hear_description(
+        self, session: Session, description: NodeDescription, nursery: trio.Nursery
+    ) -> None:
+        """Take what a node says of itself. Raises RemoteProtocolError."""
+        hearing.check_description(description, session.node_id)
+        session.described = description
+        if not session.describing:
+            nursery.start_soon(self._describe, session)
+
+    async def _describe(self, session: Session) -> None:
+        """Record what a node said of itself, if that is news: one at a time, and the newest."""
+        session.describing = True
+        while (description := session.described) is not None:
+            session.described = None
+            node = self._replica.view.node(session.node_id)
+            if node is not None and node.description != description:
+                change = NodeChange(id=session.node_id, description=description)
+                await self._committer.submit(ChangeNodes(changes=(change,))).wait()
+                await trio.sleep(DESCRIBE_EVERY)
+        session.describing = False
 
     async def _read(self, session: Session, nursery: trio.Nursery) -> None:
         """Take what the agent says until it says goodbye. Raises ConnectionLost."""
@@ -267,8 +284,7 @@ class Dispatcher:
                     open_reports.add(message.seq)
                     nursery.start_soon(self._report, session, message, open_reports)
                 case Described():
-                    hearing.check_description(message.description, session.node_id)
-                    self._describe(session.node_id, message.description)
+                    self._hear_description(session, message.description, nursery)
                 case Goodbye():
                     session.goodbye = message.reason
                     return

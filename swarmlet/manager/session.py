@@ -12,7 +12,7 @@ import trio
 from swarmlet.manager import briefing
 from swarmlet.manager.feed import Feed
 from swarmlet.manager.withdrawals import Withdrawals
-from swarmlet.model.objects import TaskState
+from swarmlet.model.objects import NodeDescription, TaskState
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.messages import Assignment, Assignments, FromAgent, GoodbyeReason, Settings
 from swarmlet.state.store import View
@@ -38,6 +38,9 @@ class Session:
         self._withdrawals = withdrawals
         self._touched: dict[str, None] = {}
         self.goodbye: GoodbyeReason | None = None
+        #: What the node said of itself last, until it is recorded, and whether it is being so.
+        self.described: NodeDescription | None = None
+        self.describing = False
         self._sent: dict[str, TaskState] = {}
         self._dirty: dict[str, None] = {}
         self._settings: Settings | None = None

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from swarmlet.clock import SECOND, Nanos
+from swarmlet.model.forwarding import DEFAULT_DRAIN, DRAIN_LABEL, MAX_DRAIN
 from swarmlet.model.specs import (
     ClusterSpec,
     ContainerSpec,
@@ -93,10 +94,17 @@ def update_terms(config: UpdateConfig | None) -> Terms:
     )
 
 
+def drain(container: ContainerSpec) -> Nanos:
+    """How long the clients of a task that is to stop are waited for."""
+    text = container.labels.get(DRAIN_LABEL, "")
+    seconds = int(text) if text.isascii() and text.isdigit() else DEFAULT_DRAIN
+    return Nanos(min(seconds, MAX_DRAIN) * SECOND)
+
+
 def come_up_limit(template: TaskSpec) -> Nanos:
     """How long a task may be on its way to RUNNING without any news of it."""
     container = template.container
-    limit = COME_UP + stop_grace(container)
+    limit = COME_UP + drain(container) + stop_grace(container)
     health = container.healthcheck
     if health is not None and health.test[:1] != ("NONE",):
         once = (health.interval or HEALTH_PERIOD) + (health.timeout or HEALTH_PERIOD)

@@ -24,8 +24,8 @@ DEFAULT_DATA_PORT: Final = 4789
 #: Addresses of the nodes themselves inside the overlay (RFC 6598: not a customer's).
 NODE_POOL: Final = "100.64.0.0/16"
 
-#: The part of it that numbers of nodes (1 to 4095) reach.
-NODE_ADDRESSES: Final = "100.64.0.0/20"
+#: The part of it that nodes have: 4,096 numbers in each :class:`Place`.
+NODE_ADDRESSES: Final = "100.64.0.0/18"
 
 #: The network of published ports whose service is in no other network.
 INGRESS: Final = "ingress"

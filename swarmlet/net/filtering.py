@@ -277,7 +277,9 @@ _KNOWN: Final = Chain(
     (
         # Back to the node that a client came in by, which knows that client; this one may not.
         f"{_ENTERED} ct direction reply accept",
-        "ip daddr @live accept",
+        f"ct mark and {ACCEPTED:#x} != 0 ip daddr @live accept",
+        # Somebody took the mark away.
+        "ip daddr @live goto let",
         # What is connected to a task that went is reset.
         "ip daddr @overlay goto refuse",
     )

@@ -48,7 +48,7 @@ def packets(*, data_port: int, control_port: int, underlay: str) -> list[Packet]
         "udp dport": data_port,
     }
     bridge = f"{BRIDGE_PREFIX}any"
-    passed = fresh | {"meta mark": ACCEPTED}
+    passed = fresh | {"ct mark": ACCEPTED}
     return [
         Packet(Traffic.VXLAN, "input", tunnel),
         Packet(Traffic.CONTROL, "input", wire | {"meta l4proto": "tcp", "tcp dport": control_port}),

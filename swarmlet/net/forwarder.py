@@ -193,6 +193,10 @@ class Forwarder:
             found.append(latest)
         return found[0], found[1]
 
+    def cannot_tunnel(self) -> str:
+        """Why this node will never exchange packets of encrypted networks as it is, or nothing."""
+        return "" if self._tunnel else self._no_tunnel
+
     def tunnel_trouble(self) -> str:
         """Why this node exchanges no packets of encrypted networks now, or nothing."""
         facts = self._with_tunnel(self._facts)

@@ -43,7 +43,6 @@ from swarmlet.model.networks import NODE_ADDRESSES
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import NodeSpec, Role
 from swarmlet.net import report
-from swarmlet.net.numbers import ACCEPTED
 from swarmlet.node import addresses, founding, joining, leaving, port
 from swarmlet.node.files import NodeFile, StateDir
 from swarmlet.node.membership import Membership
@@ -392,8 +391,7 @@ class Node:
             log.warning(
                 "engine-has-rules-in-nftables",
                 consequence="what its own tables refuse, swarmlet cannot let through",
-                advice=f"start dockerd with --bridge-accept-fwmark={ACCEPTED:#x}/{ACCEPTED:#x}, "
-                "or with --firewall-backend=iptables",
+                advice="start dockerd with --firewall-backend=iptables",
             )
 
     def _demand_outside(self) -> None:

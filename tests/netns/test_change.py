@@ -279,3 +279,18 @@ def snapshot(space: Namespace) -> list[str]:
     ]
     # Handles, counters and life times are no state.
     return [re.sub(r"valid_lft \S+|preferred_lft \S+", "", part) for part in parts]
+
+
+def test_a_connection_whose_mark_others_take_away_goes_on(fresh: Lan) -> None:
+    """The engine's rules accept by it, and drop the rest here."""
+    fresh.change("web1", serving=False)
+    old = connect(fresh.client, ("10.88.0.1", 8080))
+    assert exchange(old) == f"web2 {CLIENT}"
+    thief = """table ip thief { chain take {
+        type filter hook prerouting priority -10; policy accept;
+        ct state established ct mark set ct mark and 0xefffffff
+    } }"""
+    fresh.hosts[1].space.run("nft", "-f", "-", stdin=thief)
+    assert exchange(old) == f"web2 {CLIENT}"
+    fresh.hosts[1].space.run("nft", "delete", "table", "ip", "thief")
+    old.close()

@@ -63,7 +63,7 @@ class FakeForwarder:
         #: What each look at a task's connections will find; and how many looks there were.
         self.busy: list[int] = []
         self.looks = 0
-        self.trouble = ""
+        self.trouble = self.inability = ""
         #: What is not as it should be; a repair puts right what ends in "!".
         self.wrong: list[str] = []
 
@@ -105,8 +105,11 @@ class FakeForwarder:
     async def clear(self) -> None:
         self.cleared = True
 
+    def cannot_tunnel(self) -> str:
+        return self.inability
+
     def tunnel_trouble(self) -> str:
-        return self.trouble
+        return self.inability or self.trouble
 
 
 class FakeNames:
@@ -310,8 +313,11 @@ async def test_a_node_that_cannot_encrypt_runs_no_task_of_an_encrypted_network(
     """It says why, and what is to be done; other networks are none the worse for it."""
     secret = replace(FRONT, encrypted=True)
     node.tell(secret, BACK)
-    node.forwarder.trouble = "there is no wg here"
+    node.forwarder.inability = "there is no wg here"
     with pytest.raises(EngineError, match=r"network front is encrypted.*there is no wg here"):
+        await node.networking.prepare(attached((secret, "10.9.1.5")))
+    node.forwarder.inability, node.forwarder.trouble = "", "the program ended"
+    with pytest.raises(EngineUnavailable, match=r"network front is encrypted.*the program ended"):
         await node.networking.prepare(attached((secret, "10.9.1.5")))
     await node.networking.prepare(attached((BACK, "10.9.2.5")))
     assert node.made() == {"back": "net2"}

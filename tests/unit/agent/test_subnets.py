@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from swarmlet.agent.subnets import among_nodes, subnets
-from swarmlet.model.networks import NODE_ADDRESSES, node_address
+from swarmlet.model.networks import NODE_ADDRESSES, Place, node_address
 
 ROUTES = """\
 Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
@@ -45,10 +45,11 @@ def test_a_machine_uses_its_routes_and_addresses_but_not_its_overlays() -> None:
 
 def test_an_address_that_a_node_may_have_is_noticed() -> None:
     """A provider's, or a VPN's; not one beyond the last node's."""
-    trie = TRIE.replace("100.64.0.1", "100.64.16.1").replace("10.9.9.9", "100.64.15.255")
-    assert among_nodes(trie) == (node_address(4095),)
+    trie = TRIE.replace("100.64.0.1", "100.64.64.1").replace("10.9.9.9", "100.64.63.255")
+    assert among_nodes(trie) == (node_address(4095, max(Place)),)
     assert among_nodes(TRIE.replace("100.64.0.1", "100.101.102.103")) == ()
-    assert ipaddress.IPv4Address(node_address(4095)) == ipaddress.IPv4Network(NODE_ADDRESSES)[-1]
+    last = ipaddress.IPv4Address(node_address(4095, max(Place)))
+    assert last == ipaddress.IPv4Network(NODE_ADDRESSES)[-1]
 
 
 def test_a_machine_without_routes_uses_none() -> None:

@@ -14,7 +14,7 @@ from swarmlet.agent.storage import Kept, Storage
 from swarmlet.engine.client import Engine
 from swarmlet.model.objects import TaskState
 from swarmlet.model.specs import HealthConfig
-from swarmlet.rpc.messages import Assignment
+from swarmlet.rpc.messages import Assignment, Assignments
 
 from tests.fakes.fake_engine import Dropped, FakeEngine, Refusal
 from tests.rig import NoPlaces, Rig, running, task, wanting
@@ -474,6 +474,24 @@ async def test_a_task_is_told_to_stop_when_its_clients_have_left(
         assert fake.count("POST .*/stop") == 0
         places.left.set()
         await rig.until(one, TaskState.SHUTDOWN)
+
+
+@pytest.mark.parametrize("stopping", [True, False])
+async def test_a_node_that_leaves_waits_for_no_clients(
+    fake: FakeEngine, directory: Path, *, stopping: bool
+) -> None:
+    """Nobody tells it of others to go to any more; nor does it go on with a wait."""
+    places, one = BusyPlaces(), task()
+    async with running(fake.socket_path, directory / "state", places=places) as rig:
+        rig.assign(one)
+        await rig.until(one, TaskState.RUNNING)
+        if stopping:
+            rig.assign(wanting(one, TaskState.SHUTDOWN))
+            await places.asked.wait()
+        rig.worker.assign(Assignments(full=True))
+        await rig.worker.wait_idle()
+        assert fake.containers == {}
+    assert places.asked.is_set() == stopping
 
 
 async def test_a_task_that_failed_has_no_clients_to_wait_for(

@@ -126,6 +126,20 @@ async def test_what_a_node_says_of_itself_may_change(rig: Rig) -> None:
         assert record.tunnel == tunnel
 
 
+async def test_of_many_descriptions_the_last_one_counts(rig: Rig) -> None:
+    """The log gets few of them, however fast they come."""
+    async with rig.welcomed() as agent:
+        before = rig.replica.view.index
+        for number in range(100):
+            tunnel = TunnelKeys(lanes=(f"key{number}", ""))
+            await agent.say(Described(description=replace(DESCRIPTION, tunnel=tunnel)))
+        await trio.sleep(1)
+        description = rig.the_node("w1").description
+        assert description is not None
+        assert description.tunnel == TunnelKeys(lanes=("key99", ""))
+        assert rig.replica.view.index - before < 10
+
+
 async def test_a_node_cannot_fill_the_log_with_its_description(rig: Rig) -> None:
     async with rig.welcomed() as agent:
         await agent.say(Described(description=replace(DESCRIPTION, subnets=("x" * 70_000,))))

@@ -18,7 +18,7 @@ def match(left: Json, right: Json, op: str = "==") -> Json:
 
 
 IIF = {"meta": {"key": "iifname"}}
-MARK = {"meta": {"key": "mark"}}
+MARK = {"ct": {"key": "mark"}}
 STATE, STATUS = ({"ct": {"key": key}} for key in ("state", "status"))
 UDP, TCP = ({"payload": {"protocol": p, "field": "dport"}} for p in ("udp", "tcp"))
 ACCEPT, DROP = {"accept": None}, {"drop": None}

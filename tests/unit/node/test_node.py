@@ -155,4 +155,4 @@ async def test_a_machine_with_an_address_that_a_node_may_have_is_refused(
     for enter in (lambda: node.init(INIT), lambda: node.join(JOIN)):
         with pytest.raises(FailedPrecondition, match=r"has the address 100\.64\.0\.7") as caught:
             await enter()
-        assert "outside of 100.64.0.0/20" in caught.value.advice
+        assert "outside of 100.64.0.0/18" in caught.value.advice
