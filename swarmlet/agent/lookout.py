@@ -16,9 +16,13 @@ from swarmlet.clock import Seconds
 #: Seconds without a manager before a node trusts its own eyes: elections and restarts are shorter.
 ALONE_AFTER: Final = Seconds(5.0)
 
-#: Seconds between two rounds of questions: alone, and to learn who answers at all.
-ROUND: Final = 1.0
-IDLE_ROUND: Final = 30.0
+#: Seconds between two rounds of questions while alone.
+ROUND: Final = Seconds(1.0)
+
+#: Seconds between two rounds with a manager, to learn who answers at all: soon after the start
+#: first, then seldom.
+FIRST_IDLE_ROUND: Final = Seconds(2.0)
+IDLE_ROUND: Final = Seconds(30.0)
 
 #: Rounds in a row without an answer. Each is a few questions already.
 MISSES: Final = 2
@@ -64,14 +68,14 @@ class Lookout:
 
     async def run(self) -> NoReturn:
         """Look out until cancelled."""
-        answers, again = Answers(), trio.current_time()
+        answers, again, pause = Answers(), trio.current_time(), FIRST_IDLE_ROUND
         while True:
             alone = self._alone() >= ALONE_AFTER
             if not alone:
                 self._tell(frozenset())
             if alone or trio.current_time() >= again:
                 silent = answers.take(await self._ask())
-                again = trio.current_time() + IDLE_ROUND
+                again, pause = trio.current_time() + pause, min(2 * pause, IDLE_ROUND)
                 if alone:
                     self._tell(silent)
             await trio.sleep(ROUND)

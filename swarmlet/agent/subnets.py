@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Final
 
 from swarmlet.model.networks import NODE_ADDRESSES, NODE_POOL
+from swarmlet.net.numbers import DEVICE
 
 _ROUTES: Final = Path("/proc/net/route")
 _ADDRESSES: Final = Path("/proc/net/fib_trie")
 
-#: It bears such an address: of a membership that ended badly, at worst.
-_NODE_DEVICE: Final = Path("/sys/class/net/swl0")
+#: Its device bears such an address: of a membership that ended badly, at worst. (Below /proc, which
+#: shows this process's own network, unlike /sys.)
+_NODE_DEVICE: Final = Path(f"/proc/sys/net/ipv4/conf/{DEVICE}")
 
 #: Interfaces of swarmlet's own overlays begin with these; what they route is no foreign subnet.
 _OURS: Final = ("sl-", "swl")

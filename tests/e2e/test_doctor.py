@@ -97,7 +97,7 @@ def test_every_node_shows_its_plan(cluster: Cluster) -> None:
         for other in cluster.hosts:
             assert cluster.address(other) in text
         found = json.loads(cluster.swarmlet(host, "network", "plan", "--format", "json").stdout)
-        assert (found["Failure"], found["Plan"]["links"]["device"]["port"]) == ("", 4789)
+        assert (found["Failure"], found["Plan"]["links"]["devices"]["swl0"]["port"]) == ("", 4789)
 
 
 def test_a_way_that_is_blocked_is_named_as_the_pair_that_has_it(

@@ -67,3 +67,13 @@ async def test_only_a_node_without_managers_judges(
     node.alone_since = None
     await trio.sleep(3)
     assert node.silent == frozenset()
+
+
+async def test_who_answers_is_known_soon_after_the_start(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The first round may have come before anybody was known; managers may be lost any time."""
+    node = Node()
+    nursery.start_soon(node.lookout.run)
+    await trio.sleep(10)
+    assert node.asked >= 3

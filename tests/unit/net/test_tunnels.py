@@ -87,7 +87,7 @@ def test_tunnels_are_there_when_packets_may_pass_and_not_else(
     """A task of another node is known, or one of this node is published."""
     wanted = host.tunnel is not None and any(
         tables.networks[place.network_id].encrypted
-        and (task.node != tables.me or tables.services[task.service_id].ports)
+        and (task.node != tables.me or (task.service_id and tables.services[task.service_id].ports))
         for task in tables.tasks.values()
         for place in task.attachments
     )
