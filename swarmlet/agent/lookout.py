@@ -75,7 +75,8 @@ class Lookout:
                 self._tell(frozenset())
             if alone or trio.current_time() >= again:
                 silent = answers.take(await self._ask())
-                again, pause = trio.current_time() + pause, min(2 * pause, IDLE_ROUND)
+                again = trio.current_time() + pause
+                pause = Seconds(min(2 * pause, IDLE_ROUND))
                 if alone:
                     self._tell(silent)
             await trio.sleep(ROUND)

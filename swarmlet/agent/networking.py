@@ -6,28 +6,26 @@ What was said last is kept on disk: a node that boots without managers forwards 
 """
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 import trio
 from msgspec.structs import replace
 
-from swarmlet import durable
-from swarmlet.agent import examination, peers, relief
+from swarmlet.agent import bridges, examination, peers, relief
 from swarmlet.agent.backoff import Backoff
+from swarmlet.agent.bridges import Bridges
+from swarmlet.agent.forwarding_file import ForwardingFile
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
-from swarmlet.engine import networks
 from swarmlet.engine.client import Engine
-from swarmlet.engine.networks import NETWORK_LABEL, Endpoint
+from swarmlet.engine.networks import Endpoint
 from swarmlet.errors import (
     DiskFailed,
     EngineError,
-    EngineRulesGone,
     EngineUnavailable,
     ForwardingFailed,
     SwarmletError,
@@ -39,10 +37,6 @@ from swarmlet.net.plan import Plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
 log = structlog.get_logger(__name__)
-
-#: Version of the file's form: its first byte.
-VERSION: Final = 1
-FILE: Final = "forwarding"
 
 #: A burst of changes becomes a few writes of the file.
 SAVE_EVERY: Final = Seconds(0.5)
@@ -58,33 +52,8 @@ READY_WITHIN: Final = Seconds(10.0)
 SWEPT_WITHIN: Final = Seconds(10.0)
 
 
-#: What a check says of it.
-RULES_GONE: Final = (
-    "somebody removed the Docker Engine's firewall rules: it can make no bridge and publish no port"
-)
-
-
-class Bridge(Protocol):
-    """A bridge that the kernel's rules expect for a network of this node's tasks."""
-
-    @property
-    def name(self) -> str:
-        """Of the device."""
-        ...
-
-    @property
-    def mtu(self) -> int:
-        """In bytes."""
-        ...
-
-
-class Forwarder(examination.Forwarding, Protocol):
+class Forwarder(examination.Forwarding, bridges.Kernel, Protocol):
     """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
-
-    @property
-    def engine_rules_gone(self) -> bool:
-        """Whether the engine's own firewall rules were there and are no more."""
-        ...
 
     async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
         """Keep the kernel as the tables say, until cancelled."""
@@ -94,16 +63,8 @@ class Forwarder(examination.Forwarding, Protocol):
         """Forward by these from now on."""
         ...
 
-    def bridge(self, network: NetworkRecord) -> Bridge:
-        """The bridge of a network on this node."""
-        ...
-
     async def connections(self, addresses: Collection[str]) -> dict[str, Connections]:
         """The TCP connections to tasks of this node, by address. Raises ForwardingFailed."""
-        ...
-
-    async def adopt(self, network: NetworkRecord) -> None:
-        """Set up a bridge that the engine has just made, before anything is plugged into it."""
         ...
 
     def cannot_tunnel(self) -> str:
@@ -161,23 +122,19 @@ class Networking:
         directory: Path,
         rng: Rng,
     ) -> None:
-        self._engine = engine
         self._control_port = control_port
         self._forwarder = forwarder
         self._names = names
-        self._file = directory / FILE
+        self._bridges = Bridges(engine, forwarder)
+        self._file = ForwardingFile(directory)
         self._rng = rng
-        self._records = Records(_load(self._file))
+        self._records = Records(self._file.load())
         self._halted: frozenset[str] = frozenset()
         self._silent: frozenset[int] = frozenset()
-        self._rules_gone = False  # the engine said so when it made a bridge
         self._nameservers: dict[str, tuple[str, ...]] = {}
-        self._making: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._version = 1  # of what names and disk must show
         self._named = 0  # the version that names are answered by
         self._turn = trio.Event()
-        #: Networks that the engine would not make, and why.
-        self._unmade: dict[str, str] = {}
         self._following = trio.CancelScope()
 
     @property
@@ -242,14 +199,14 @@ class Networking:
         await self._names.stop()
         try:
             with trio.fail_after(SWEPT_WITHIN):
-                await self._sweep(lambda: ())
+                await self._bridges.sweep(lambda: ())
         except (SwarmletError, trio.TooSlowError) as exc:
             log.warning("engine-networks-left-behind", reason=str(exc) or "the engine hangs")
         try:
             await self._forwarder.clear()
         except ForwardingFailed as exc:
             log.warning("forwarding-left-behind", reason=exc.message)
-        self._file.unlink(missing_ok=True)
+        self._file.remove()
 
     # --- what operators ask ---------------------------------------------------------------------
 
@@ -266,12 +223,10 @@ class Networking:
         found = await examination.examine(
             self._forwarder, self._own_tables(), resolver=trouble, fix=fix
         )
-        gone = self._rules_gone or self._forwarder.engine_rules_gone
-        known = self.tables.networks
         return replace(
             found,
-            engine=RULES_GONE if gone else "",
-            unmade=tuple(why for key, why in self._unmade.items() if key in known),
+            engine=self._bridges.ailment(),
+            unmade=self._bridges.unmade(self.tables.networks),
         )
 
     async def connections(self, tasks: Collection[str]) -> dict[str, int]:
@@ -369,8 +324,7 @@ class Networking:
             raise EngineUnavailable(f"network {attachment.network_id} is not known here yet")
         if record.encrypted:
             self._demand_tunnel(record)
-        async with self._making[record.id]:
-            network = await self._bridge_network(record)
+        network = await self._bridges.copy(record, lambda: self.tables.networks)
         return Endpoint(network, attachment.address, record.gateway, record.name)
 
     def _demand_tunnel(self, record: NetworkRecord) -> None:
@@ -380,33 +334,6 @@ class Networking:
             raise EngineError(f"{said}: {why}", status=503)  # another node may be able to
         if why := self._forwarder.tunnel_trouble():
             raise EngineUnavailable(f"{said} now: {why}")
-
-    async def _bridge_network(self, record: NetworkRecord) -> str:
-        """The engine's network for one of the cluster's; made when it is not there."""
-        bridge = self._forwarder.bridge(record)
-        for found in await self._engine.networks(label=NETWORK_LABEL):
-            if networks.fits(found, record, bridge.name):
-                return str(found["Id"])
-            known = self.tables.networks.get(found["Labels"][NETWORK_LABEL])
-            if known is None or known is record:
-                # Of a network that was removed: a new one may have its name and its addresses.
-                await self._engine.remove_network(str(found["Id"]))
-        try:
-            network = await self._engine.create_network(
-                networks.network_body(record, bridge=bridge.name, mtu=bridge.mtu)
-            )
-        except EngineRulesGone:
-            self._rules_gone = True
-            raise
-        except EngineError as exc:
-            said = f"network {record.name} ({record.subnet}) cannot be made on this node"
-            self._unmade[record.id] = f"{said}: {exc.message}"
-            raise EngineError(self._unmade[record.id], status=exc.status) from exc
-        self._unmade.pop(record.id, None)
-        self._rules_gone = False
-        await self._forwarder.adopt(record)
-        log.info("network-made", network=record.name, bridge=bridge.name)
-        return network
 
     # --- what follows a change ------------------------------------------------------------------
 
@@ -431,8 +358,8 @@ class Networking:
             version = self._version
             try:
                 if kept != version:
-                    await self._save()
-                used = await self._sweep(lambda: self.tables.networks)
+                    await self._file.save(self.tables)
+                used = await self._bridges.sweep(lambda: self.tables.networks)
             except SwarmletError as exc:
                 log.warning("networks-not-kept", reason=exc.message)
                 await retry.wait()
@@ -450,27 +377,6 @@ class Networking:
         self._nameservers = {k: v for k, v in self._nameservers.items() if k in known}
         await self._names.publish(peers.avoiding(tables, self._silent), listen, self._nameservers)
 
-    async def _save(self) -> None:
-        data = bytes([VERSION]) + msgspec.msgpack.encode(self.tables)
-        await trio.to_thread.run_sync(_keep, self._file, data)
-
-    async def _sweep(self, kept: Callable[[], Collection[str]]) -> bool:
-        """Remove the engine's copies of networks that are gone; says whether one is still in use.
-
-        A task's container may outlive the records of its network. ``kept`` is asked after the
-        engine: what has been made meanwhile stays.
-        """
-        used = False
-        for found in await self._engine.networks(label=NETWORK_LABEL):
-            if found["Labels"][NETWORK_LABEL] in kept():
-                continue
-            try:
-                await self._engine.remove_network(str(found["Id"]))
-            except (EngineError, EngineRulesGone) as exc:
-                log.info("network-not-removed", network=found["Name"], reason=exc.message)
-                used = True
-        return used
-
 
 async def _ready(waited_for: Coroutine[object, object, None]) -> None:
     """Wait for it, but not for ever. Raises EngineUnavailable."""
@@ -478,21 +384,3 @@ async def _ready(waited_for: Coroutine[object, object, None]) -> None:
         await waited_for
         return
     raise EngineUnavailable("this node's network is not ready; the log says why")
-
-
-def _keep(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    durable.save_file(path, data)
-
-
-def _load(path: Path) -> Tables:
-    """What was kept; nothing when it is not there or cannot be read: managers will say it again."""
-    try:
-        raw = path.read_bytes()
-        if raw[:1] == bytes([VERSION]):
-            return msgspec.msgpack.decode(raw[1:], type=Tables)
-    except FileNotFoundError:
-        return Tables()
-    except (OSError, msgspec.MsgspecError, ValueError) as exc:
-        log.warning("forwarding-damaged", reason=str(exc))
-    return Tables()

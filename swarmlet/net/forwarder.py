@@ -135,6 +135,11 @@ class Forwarder:
         return self._failure
 
     @property
+    def engine_has_rules(self) -> bool:
+        """Whether the engine's own firewall rules are there."""
+        return self._facts.accept_chain == ENGINE_CHAIN
+
+    @property
     def engine_rules_gone(self) -> bool:
         """Whether the engine's own firewall rules were there and are no more."""
         return self._engine_rules_gone

@@ -59,6 +59,7 @@ class FakeForwarder:
         self.stuck = False
         self.cleared = False
         self.failure = ""
+        self.engine_has_rules = True
         self.engine_rules_gone = False
         #: What each look at a task's connections will find; and how many looks there were.
         self.busy: list[int] = []
@@ -295,7 +296,11 @@ async def test_an_engine_without_its_rules_is_waited_for_and_named(node: Node) -
     ):
         await node.networking.prepare(one)
     assert "systemctl restart docker" in caught.value.advice
+    node.forwarder.engine_has_rules = False
     assert "firewall rules" in (await node.networking.examine()).engine
+    node.forwarder.engine_has_rules = True  # whether or not anything was made since
+    assert (await node.networking.examine()).engine == ""
+    node.forwarder.engine_has_rules = False
     await node.networking.prepare(one)
     assert (await node.networking.examine()).engine == ""
     node.forwarder.engine_rules_gone = True
