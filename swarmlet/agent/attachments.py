@@ -102,6 +102,7 @@ class Attachments:
         self._told = False  # managers have said what this node forwards by, since the start
         self._leaving = False
         self._busy: dict[str, int] = {}
+        self._turns: dict[str, trio.Lock] = {}  # one at a time for each container that is busy
         self._touched: set[str] = set()  # were busy since the last look began
         self._known: dict[str, TaskRecord] = {}
         self._stale: set[str] = set()  # containers that the engine told of since the last look
@@ -211,20 +212,30 @@ class Attachments:
         """
         ident = container.id
         self._busy[ident] = self._busy.get(ident, 0) + 1
+        turn = self._turns.setdefault(ident, trio.Lock())
         try:
-            given = await self._attach(container)
-            try:
-                yield await self._places(given, container, nameservers)
-            except (EngineError, NotFound):
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_WITHIN):
-                    await self._give_back(container)
-                raise
+            async with turn:
+                before = self._networks_of(ident)
+                given = await self._attach(container)
+                try:
+                    yield await self._places(given, container, nameservers)
+                except (EngineError, NotFound):
+                    with trio.CancelScope(
+                        shield=True, deadline=trio.current_time() + GIVE_BACK_WITHIN
+                    ):
+                        await self._give_back(container, kept=before)
+                    raise
         finally:
             self._touched.add(ident)
             self._busy[ident] -= 1
             if not self._busy[ident]:
-                del self._busy[ident]
+                del self._busy[ident], self._turns[ident]
             self._look()
+
+    def _networks_of(self, ident: str) -> frozenset[str]:
+        """The networks that a container has places in, as far as this node was told."""
+        record = self._attached().get(ident)
+        return frozenset(a.network_id for a in record.attachments) if record else frozenset()
 
     async def _attach(self, container: AttachedContainer) -> AttachedContainer:
         """Have managers give it its places. One that was just removed here may still have them."""
@@ -266,10 +277,12 @@ class Attachments:
         record = self._attached().get(ident)
         return record is not None and set(wanted) <= set(record.attachments)
 
-    async def _give_back(self, container: AttachedContainer) -> None:
+    async def _give_back(self, container: AttachedContainer, *, kept: frozenset[str]) -> None:
+        """Give places back, but for those that it had before."""
         try:
             for attachment in container.attachments:
-                await self._detach(container.id, attachment.network_id)
+                if attachment.network_id not in kept:
+                    await self._detach(container.id, attachment.network_id)
         except SwarmletError as exc:
             log.info("place-not-given-back", container=container.name, reason=exc.message)
 

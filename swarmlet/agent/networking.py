@@ -292,6 +292,7 @@ class Networking:
         addresses = [place.address for place in task.attachments if place.address]
         with trio.move_on_after(relief.patience(task)):
             while addresses and relief.others_serve(self.tables, task):
+                began = trio.current_time()
                 try:
                     found = await self._forwarder.connections(addresses)
                     if not any(one.busy for one in found.values()):
@@ -299,7 +300,7 @@ class Networking:
                 except ForwardingFailed as exc:
                     log.warning("connections-not-known", task=task.name, reason=exc.message)
                     return
-                await trio.sleep(relief.LOOK_EVERY)
+                await trio.sleep(relief.pause(Seconds(trio.current_time() - began)))
 
     # --- other nodes ----------------------------------------------------------------------------
 

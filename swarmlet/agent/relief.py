@@ -13,13 +13,20 @@ from swarmlet.model import defaults
 from swarmlet.model.forwarding import Reach, Tables
 from swarmlet.rpc.messages import Assignment
 
-#: Seconds between two looks at a task's connections.
+#: Seconds between two looks at a task's connections; longer when a look takes long: there are many
+#: flows then, and forwarding has to be looked after meanwhile.
 LOOK_EVERY: Final = Seconds(0.25)
+REST: Final = 10
 
 
 def patience(task: Assignment) -> Seconds:
     """How long a task's clients are waited for."""
     return Seconds(defaults.drain(task.spec.container) / SECOND)
+
+
+def pause(took: Seconds) -> Seconds:
+    """How long to wait after a look that took so long."""
+    return Seconds(max(LOOK_EVERY, REST * took))
 
 
 def others_serve(tables: Tables, task: Assignment) -> bool:

@@ -30,6 +30,8 @@ class Commands:
     def __init__(self) -> None:
         # One at a time, and no more threads than that: what they change is one thing.
         self.limiter = trio.CapacityLimiter(1)
+        #: For those that only read the kernel, and long.
+        self.reading = trio.CapacityLimiter(1)
         self._ours: collections.deque[int] = collections.deque(maxlen=REMEMBERED)
 
     def ours(self, pid: int) -> bool:

@@ -43,7 +43,7 @@ class Connections(NamedTuple):
 
 async def count(commands: Commands, addresses: Collection[str]) -> dict[str, Connections]:
     """Those to each of ``addresses``. Raises ForwardingFailed."""
-    return await trio.to_thread.run_sync(_count, addresses, limiter=commands.limiter)
+    return await trio.to_thread.run_sync(_count, addresses, limiter=commands.reading)
 
 
 def _count(addresses: Collection[str]) -> dict[str, Connections]:

@@ -215,8 +215,11 @@ class Server:
         asker = self._names.asker(host)
         if asker is None:  # who is not in our networks has other resolvers
             return dns_messages.failure(question, dns.rcode.REFUSED)
-        if question.refusal:
-            return dns_messages.failure(question, question.refusal)
+        refusal = question.refusal
+        if asker.closed and not question.ours:  # nothing of internal networks goes out
+            refusal = refusal or dns.rcode.REFUSED
+        if refusal:
+            return dns_messages.failure(question, refusal)
         answer = self._names.answer(asker, question.name, question.rtype)
         if answer.kind is Kind.FOREIGN or not question.ours:
             return _Forward(wire, question, asker)

@@ -37,7 +37,7 @@ _ENTERED: Final = f"ct mark and {ENTRY:#x} != 0"
 _TO_ENTRY: Final = f"meta mark set ct mark and {ENTRY:#x}"
 _TO_ENCRYPTED: Final = f"meta mark set meta mark or {ENCRYPTED:#x}"
 _NO_ENTRY: Final = f"meta mark set meta mark and {0xFFFF_FFFF ^ (ENTRY | ENCRYPTED):#x}"
-_QUESTIONS: Final = "meta l4proto { tcp, udp } th dport != 53"
+_QUESTIONS: Final = "meta l4proto { tcp, udp } th dport 53"
 
 _DEAD: Final = "ip daddr @overlay ip daddr != @live"
 
@@ -282,6 +282,7 @@ _KNOWN: Final = Chain(
         "ip daddr @live goto let",
         # What is connected to a task that went is reset.
         "ip daddr @overlay goto refuse",
+        f"ct mark and {ACCEPTED:#x} == 0 ip saddr @live goto let",
     )
 )
 
@@ -316,7 +317,9 @@ def _forward(data_port: int, *, encrypted: bool) -> Chain:
 _INPUT: Final = Chain(
     (
         _NO_BACKEND,
-        f'ct state new ip saddr @internal iifname != "lo" {_QUESTIONS} goto refuse',
+        # Their gateways answer names; the rest of this host is outside, its own resolvers too.
+        f"ct state new ip saddr @internal ip daddr @overlay {_QUESTIONS} accept",
+        'ct state new ip saddr @internal iifname != "lo" goto refuse',
     ),
     "type filter hook input priority filter - 5",
 )

@@ -23,11 +23,7 @@ from swarmlet.net.numbers import (
     ACCEPTED,
     BRIDGE_PREFIX,
     ENGINE_CHAIN,
-    FIRST_ENCRYPTED_RULE,
-    FIRST_RULE,
     LANE_DEVICES,
-    LAST_ENCRYPTED_RULE,
-    LAST_RULE,
     OUR_DEVICES,
     PROTOCOL,
 )
@@ -343,17 +339,15 @@ def _vxlan(device: dict[str, Any]) -> Vxlan:
 
 
 def _is_ours(rule: dict[str, Any]) -> bool:
-    pref = rule["priority"]
-    ours = FIRST_ENCRYPTED_RULE <= pref <= LAST_ENCRYPTED_RULE or FIRST_RULE <= pref <= LAST_RULE
-    return ours and rule.get("protocol") == str(PROTOCOL)
+    return rule.get("protocol") == str(PROTOCOL)
 
 
-def _rule(rule: dict[str, Any]) -> tuple[int, str]:
+def _rule(rule: dict[str, Any]) -> tuple[str, str]:
     if "nop" in rule:
-        return rule["priority"], "nop"
+        return str(rule["priority"]), "nop"
     to = f"goto {rule['goto']}" if "goto" in rule else f"lookup {rule.get('table', '')}"
     to = rule.get("action", to)
-    return rule["priority"], f"fwmark {rule.get('fwmark', 0)}/{rule.get('fwmask', 0)} {to}"
+    return f"{rule['priority']} fwmark {rule.get('fwmark', 0)}/{rule.get('fwmask', 0)}", to
 
 
 def _route(route: dict[str, Any]) -> tuple[str, str]:

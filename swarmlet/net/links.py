@@ -54,8 +54,9 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     them: ``addresses`` have their device behind them; so have the peers' MACs of ``fdb``, which
     leads to their hosts, and the peers' overlay addresses of ``neighbours``, which leads to MACs.
     Keys of ``routes`` are a destination, with its table if that is not the main one; keys of
-    ``rules`` are their preference; values are the rest. ``accept`` are the iptables chains that
-    hold our rule, ``hairpin`` the bridge ports that may send a packet back where it came from.
+    ``rules`` are a preference and whom it is about; values are the rest. ``accept`` are the
+    iptables chains that hold our rule, ``hairpin`` the bridge ports that may send a packet back
+    where it came from.
     """
 
     devices: dict[str, Vxlan] = msgspec.field(default_factory=dict[str, Vxlan])
@@ -63,7 +64,7 @@ class Links(msgspec.Struct, frozen=True, kw_only=True):
     addresses: frozenset[str] = frozenset()
     fdb: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     neighbours: dict[str, str] = msgspec.field(default_factory=dict[str, str])
-    rules: dict[int, str] = msgspec.field(default_factory=dict[int, str])
+    rules: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     routes: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     sysctls: dict[str, str] = msgspec.field(default_factory=dict[str, str])
     accept: frozenset[str] = frozenset()
@@ -117,9 +118,9 @@ def changes(have: Links, want: Links) -> Changes:
         f"route replace {dst} {to} proto {PROTOCOL}" for dst, to in _new(have.routes, want.routes)
     ]
     # From the last: the first one's "goto" needs its target.
-    for pref, body in sorted(_new(have.rules, want.rules), reverse=True):
-        ip += [f"rule del pref {pref}"] if pref in have.rules else []
-        ip.append(f"rule add pref {pref} {body} protocol {PROTOCOL}")
+    for rule, to in sorted(_new(have.rules, want.rules), key=_preference, reverse=True):
+        ip += [_no_rule(rule, have.rules[rule])] if rule in have.rules else []
+        ip.append(f"rule add pref {rule} {to} protocol {PROTOCOL}")
     ip += [f"link set {port} type bridge_slave hairpin on" for port in want.hairpin - have.hairpin]
     stays = [key for key in have.fdb if _device_of(key) in want.devices]
     return Changes(
@@ -141,10 +142,23 @@ def changes(have: Links, want: Links) -> Changes:
     )
 
 
+def _preference(rule: tuple[str, str]) -> int:
+    return int(rule[0].split()[0])
+
+
+def _no_rule(rule: str, to: str) -> str:
+    # All of it: by its preference alone somebody else's might be meant.
+    return f"rule del pref {rule} {to} protocol {PROTOCOL}"
+
+
 def _removals(have: Links, want: Links) -> list[str]:
     lines = [f"route del {dst} proto {PROTOCOL}" for dst in have.routes if dst not in want.routes]
     # From the first: once the skip is gone, nothing points at its target.
-    lines += [f"rule del pref {pref}" for pref in sorted(have.rules) if pref not in want.rules]
+    lines += [
+        _no_rule(rule, to)
+        for rule, to in sorted(have.rules.items(), key=_preference)
+        if rule not in want.rules
+    ]
     lines += [f"link del {name}" for name in have.devices if name not in want.devices]
     # With a device everything goes that is on it.
     stay = want.devices.keys() | want.tunnels.keys()

@@ -27,16 +27,20 @@ ENCRYPTION_OVERHEAD: Final = 80
 #: ``proto`` of our routes and rules: no entry of rt_protos has it, so what bears it is ours.
 PROTOCOL: Final = 94
 
-#: Policy rules: first one that skips all others for packets that carry no peer's number, then one
-#: for each peer, then the target of the skip. Peers' numbers end at 4095. Tables likewise.
+#: Policy rules: one that skips the next for packets that carry no peer's number, one for each peer,
+#: all of one preference, and the target of the skip. Others' rules must have no room in between:
+#: packets would skip those as well. Each peer has a table; peers' numbers end at 4095.
 FIRST_RULE: Final = 7000
-LAST_RULE: Final = 11_999
+PEER_RULE: Final = 7001
+LAST_RULE: Final = 7002
 FIRST_TABLE: Final = 7000
 
 #: The same for the replies of encrypted networks, whose rules come first and let none of them fall
 #: through: behind those for peers there is one that refuses.
 FIRST_ENCRYPTED_RULE: Final = 2000
-LAST_ENCRYPTED_RULE: Final = 6999
+ENCRYPTED_PEER_RULE: Final = 2001
+REFUSING_RULE: Final = 2002
+LAST_ENCRYPTED_RULE: Final = 2003
 FIRST_ENCRYPTED_TABLE: Final = 12_000
 
 #: nft tables ``ip swarmlet`` and ``bridge swarmlet``.

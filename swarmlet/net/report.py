@@ -11,8 +11,9 @@ from swarmlet.model.forwarding import Tables
 from swarmlet.model.networks import node_address
 from swarmlet.net.links import Links, Tunnel
 from swarmlet.net.listing import Seen, expected
-from swarmlet.net.numbers import FIRST_RULE, FIRST_TABLE, mac
+from swarmlet.net.numbers import FIRST_TABLE, mac
 from swarmlet.net.plan import Plan
+from swarmlet.net.routing import way_back
 
 Json = dict[str, Any]
 
@@ -91,8 +92,8 @@ def _dump(plan: Plan) -> Iterator[str]:
     yield from (
         f"  neighbour {a} is {m}{_of(names, a)}" for a, m in sorted(links.neighbours.items())
     )
-    rules = ((str(pref), body) for pref, body in sorted(links.rules.items()))
-    yield from (f"  rule {pref}: {body}{_of(names, pref)}" for pref, body in rules)
+    rules = sorted(links.rules.items())
+    yield from (f"  rule {rule}: {to}{_of(names, rule)}" for rule, to in rules)
     yield from (f"  route {d} {to}{_of(names, d)}" for d, to in sorted(links.routes.items()))
     yield from (f"  iptables {chain}: accept what we let through" for chain in sorted(links.accept))
     yield from (f"  port {port}: hairpin" for port in sorted(links.hairpin))
@@ -131,7 +132,7 @@ def _link_differences(want: Links, observed: Observed, names: Mapping[str, str])
     yield from _odd("address", have.addresses, want.addresses)
     yield from _unequal("fdb entry", have.fdb, want.fdb, names)
     yield from _unequal("neighbour", have.neighbours, want.neighbours, names)
-    yield from _unequal("rule", _keyed(have.rules), _keyed(want.rules), names)
+    yield from _unequal("rule", have.rules, want.rules, names)
     yield from _unequal("route", have.routes, want.routes, names)
     # A setting that does not exist is that of a device which is missing, and named as such.
     wanted = {key: value for key, value in want.sysctls.items() if key in have.sysctls}
@@ -210,10 +211,6 @@ def _unequal(
             yield f"{what} {key}{_of(names, key)} is {have[key] or 'empty'}, not {want[key]}"
 
 
-def _keyed(rules: Mapping[int, str]) -> dict[str, str]:
-    return {str(pref): body for pref, body in rules.items()}
-
-
 def _of(names: Mapping[str, str], key: str) -> str:
     name = names.get(key.split(" ", maxsplit=1)[0].removesuffix("/32"), "") or names.get(key, "")
     return f" ({name})" if name else ""
@@ -227,7 +224,7 @@ def _names(tables: Tables) -> dict[str, str]:
         names |= {mac(peer.number): node, node_address(peer.number): node}
         back = f"replies by {node}"
         names |= {
-            str(FIRST_RULE + peer.number): back,
+            way_back(peer.number): back,
             f"default table {FIRST_TABLE + peer.number}": back,
         }
     for task in tables.tasks.values():

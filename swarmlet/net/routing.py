@@ -15,6 +15,7 @@ from swarmlet.net.numbers import (
     FIRST_RULE,
     FIRST_TABLE,
     LAST_RULE,
+    PEER_RULE,
     VNI,
     VXLAN_OVERHEAD,
     mac,
@@ -78,19 +79,20 @@ def _ways(me: int, nodes: Iterable[int], place: Place, device: str) -> dict[int,
     return {n: f"via {node_address(n, place)} dev {device} onlink src {source}" for n in nodes}
 
 
-def _policy(peers: Iterable[int]) -> dict[int, str]:
+def _policy(peers: Iterable[int]) -> dict[str, str]:
     """Replies to a client go back through the node that it came in by."""
     if not peers:
         return {}
     rules = {
-        FIRST_RULE: f"fwmark 0/{ENTRY:#x} goto {LAST_RULE}",
-        LAST_RULE: "nop",
+        f"{FIRST_RULE} fwmark 0/{ENTRY:#x}": f"goto {LAST_RULE}",
+        f"{LAST_RULE}": "nop",
     }
-    rules |= {
-        FIRST_RULE + n: f"fwmark {n << ENTRY_SHIFT:#x}/{ENTRY:#x} lookup {FIRST_TABLE + n}"
-        for n in peers
-    }
-    return rules
+    return rules | {way_back(n): f"lookup {FIRST_TABLE + n}" for n in peers}
+
+
+def way_back(number: int) -> str:
+    """The rule for replies to clients that came in by a node."""
+    return f"{PEER_RULE} fwmark {number << ENTRY_SHIFT:#x}/{ENTRY:#x}"
 
 
 def host_sysctls() -> dict[str, str]:

@@ -16,6 +16,7 @@ from swarmlet.net.links import Links, Tunnel, TunnelPeer, Vxlan
 from swarmlet.net.numbers import (
     ENCRYPTED,
     ENCRYPTED_DEVICE,
+    ENCRYPTED_PEER_RULE,
     ENCRYPTED_VNI,
     ENCRYPTION_OVERHEAD,
     ENTRY,
@@ -24,6 +25,7 @@ from swarmlet.net.numbers import (
     FIRST_ENCRYPTED_TABLE,
     LANE_DEVICES,
     LAST_ENCRYPTED_RULE,
+    REFUSING_RULE,
     VXLAN_OVERHEAD,
     mac,
 )
@@ -37,9 +39,6 @@ KEEPALIVE: Final = 20
 
 #: Where a packet to another node's tunnel goes that finds no tunnel.
 _NOWHERE: Final = f"unreachable {LANE_POOL}"
-
-#: The rule behind those for peers.
-_REFUSING: Final = LAST_ENCRYPTED_RULE - 1
 
 
 def is_needed(records: Records) -> bool:
@@ -158,16 +157,16 @@ def _their_lanes(records: Records) -> Iterator[tuple[int, int]]:
                 yield n, lane
 
 
-def _policy(records: Records) -> dict[int, str]:
+def _policy(records: Records) -> dict[str, str]:
     """Replies to a client of another node: through that node, encrypted, or not at all."""
     mask = ENTRY | ENCRYPTED
     rules = {
-        FIRST_ENCRYPTED_RULE: f"fwmark 0/{ENCRYPTED:#x} goto {LAST_ENCRYPTED_RULE}",
-        _REFUSING: f"fwmark {ENCRYPTED:#x}/{ENCRYPTED:#x} unreachable",
-        LAST_ENCRYPTED_RULE: "nop",
+        f"{FIRST_ENCRYPTED_RULE} fwmark 0/{ENCRYPTED:#x}": f"goto {LAST_ENCRYPTED_RULE}",
+        f"{REFUSING_RULE} fwmark {ENCRYPTED:#x}/{ENCRYPTED:#x}": "unreachable",
+        f"{LAST_ENCRYPTED_RULE}": "nop",
     }
     return rules | {
-        FIRST_ENCRYPTED_RULE + n: f"fwmark {n << ENTRY_SHIFT | ENCRYPTED:#x}/{mask:#x} lookup "
+        f"{ENCRYPTED_PEER_RULE} fwmark {n << ENTRY_SHIFT | ENCRYPTED:#x}/{mask:#x}": "lookup "
         f"{FIRST_ENCRYPTED_TABLE + n}"
         for n in records.keyed
     }

@@ -114,7 +114,12 @@ class WireGuard:
         with _holder(name) as holder:  # of an interface that is gone: it would refuse another
             if holder is not None:
                 await _end(holder)
-        output = await self._commands.run(_PROGRAM, name, patience=ANSWERS_WITHIN)
+        # Silent: with another LOG_LEVEL of ours it would hold our pipes for as long as it lives.
+        words = ("env", "LOG_LEVEL=silent", _PROGRAM, name)
+        try:
+            output = await self._commands.run(*words, patience=ANSWERS_WITHIN)
+        except ForwardingFailed as exc:
+            raise TunnelFailed(name, exc.message) from exc
         if output.status:
             raise TunnelFailed(name, output.stderr.decode(errors="replace"))
 

@@ -151,7 +151,7 @@ HARM = {
     "ip route del 10.10.9.12/32": "route 10.10.9.12/32 (task web2) is missing",
     "ip route add 10.10.9.77/32 dev lo proto 94": "route 10.10.9.77/32 should not be there",
     "ip route flush table 7002": "route default table 7002 (replies by node 10.88.0.2) is missing",
-    "ip rule del pref 7002": "rule 7002 (replies by node 10.88.0.2) is missing",
+    "ip rule del pref 7001": "rule 7001 fwmark 0x20000/0xfff0000 (replies by node 10.88.0.2) is",
     "ip neigh flush dev swl0 nud permanent": "neighbour 100.64.0.2 dev swl0 (node 10.88.0.2) is",
     "bridge fdb del 0a:58:64:40:00:02 dev swl0": "fdb entry 0a:58:64:40:00:02 dev swl0 (node 10.88",
     "ip addr flush dev swl0": "address 100.64.0.1/32 dev swl0 is missing",
@@ -286,11 +286,27 @@ def test_a_connection_whose_mark_others_take_away_goes_on(fresh: Lan) -> None:
     fresh.change("web1", serving=False)
     old = connect(fresh.client, ("10.88.0.1", 8080))
     assert exchange(old) == f"web2 {CLIENT}"
-    thief = """table ip thief { chain take {
-        type filter hook prerouting priority -10; policy accept;
-        ct state established ct mark set ct mark and 0xefffffff
-    } }"""
+    thief = "add table ip thief\nadd chain ip thief take { type filter hook prerouting priority -10; }\n"
+    thief += "add rule ip thief take ct state established ct mark set ct mark and 0xefffffff\n"
     fresh.hosts[1].space.run("nft", "-f", "-", stdin=thief)
     assert exchange(old) == f"web2 {CLIENT}"
     fresh.hosts[1].space.run("nft", "delete", "table", "ip", "thief")
     old.close()
+
+
+def test_rules_of_others_are_left_alone_and_obeyed(fresh: Lan) -> None:
+    """Those of a VPN, say, whatever their preference; also when ours go."""
+    space = fresh.hosts[1].space
+    space.ip(
+        "route add 198.51.100.0/24 via 10.88.0.2 table 52",
+        "rule add pref 2000 from 203.0.113.5 lookup 52",
+        *(f"rule add pref {pref} lookup 52" for pref in (5270, 7000, 10_500)),
+    )
+    for found in ("with our rules", "without"):
+        listed = space.run("ip", "rule", "show")
+        assert [listed.count(f"{pref}:\tfrom") >= 1 for pref in (5270, 10_500)] == [True] * 2, found
+        assert "from 203.0.113.5 lookup 52" in listed, found
+        assert "via 10.88.0.2" in space.run("ip", "route", "get", "198.51.100.7"), found
+        if found == "with our rules":
+            fresh.hosts[1].order("clear")
+    assert "7000:\tfrom all lookup 52" in space.run("ip", "rule", "show")

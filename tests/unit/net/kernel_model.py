@@ -90,13 +90,16 @@ class Model:
             self.routes[key] = to
 
     def rule(self, verb: str, _: str, pref: str, *words: str) -> None:
-        if verb == "del":
-            del self.rules[int(pref)]
-            return
+        assert words[-2:] == ("protocol", "94"), "somebody else's rule"
         body = words[:-2]
-        assert int(pref) not in self.rules, "a rule twice"
-        assert "goto" not in body or int(body[-1]) in self.rules, "a rule to nowhere"
-        self.rules[int(pref)] = " ".join(body)
+        selector = 2 if body[0] == "fwmark" else 0
+        key, to = " ".join([pref, *body[:selector]]), " ".join(body[selector:])
+        if verb == "del":
+            assert self.rules.pop(key) == to
+            return
+        assert key not in self.rules, "a rule twice"
+        assert "goto" not in to or to.split()[1] in self.rules, "a rule to nowhere"
+        self.rules[key] = to
 
     def bridge(self, verb: str, mac: str, *words: str) -> None:
         key = f"{mac} dev {words[words.index('dev') + 1]}"
