@@ -286,7 +286,8 @@ def test_a_connection_whose_mark_others_take_away_goes_on(fresh: Lan) -> None:
     fresh.change("web1", serving=False)
     old = connect(fresh.client, ("10.88.0.1", 8080))
     assert exchange(old) == f"web2 {CLIENT}"
-    thief = "add table ip thief\nadd chain ip thief take { type filter hook prerouting priority -10; }\n"
+    thief = "add table ip thief\n"
+    thief += "add chain ip thief take { type filter hook prerouting priority -10; }\n"
     thief += "add rule ip thief take ct state established ct mark set ct mark and 0xefffffff\n"
     fresh.hosts[1].space.run("nft", "-f", "-", stdin=thief)
     assert exchange(old) == f"web2 {CLIENT}"
