@@ -82,7 +82,8 @@ def look(hosts: Cluster, host: str) -> Host:
 
 
 def _stable(done: "object") -> list[str]:
-    lines = str(getattr(done, "stdout", "")).splitlines()
+    # Link-local addresses come by themselves, seconds after their links.
+    lines = [line for line in str(getattr(done, "stdout", "")).splitlines() if "fe80::" not in line]
     for pattern in VOLATILE:
         lines = [pattern.sub("", line).rstrip() for line in lines]
     return sorted(line for line in lines if line)
