@@ -41,6 +41,12 @@ def save_file(path: Path, data: bytes) -> None:
         ) from exc
 
 
+def keep_file(path: Path, data: bytes) -> None:
+    """As :func:`save_file`, in a directory of our own that is made when it is first needed."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    save_file(path, data)
+
+
 def way_out(exc: OSError) -> str:
     """What to do about a disk that failed."""
     if exc.errno in {errno.ENOSPC, errno.EDQUOT}:

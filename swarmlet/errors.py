@@ -199,6 +199,14 @@ class DiskFailed(SwarmletError):
     code = "disk-failed"
 
 
+#: What the state machine refuses with, by code. Managers agree in it; other errors (no quorum, a
+#: lag) one manager may have and the next one not.
+REFUSALS: Final[dict[str, type[SwarmletError]]] = {
+    error.code: error
+    for error in (AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound)
+}
+
+
 def first_error(group: BaseExceptionGroup[BaseException]) -> SwarmletError | None:
     """The first of our errors in a group (nurseries raise groups), or None."""
     for exc in group.exceptions:

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.counterparts import Differences, Intruder, differences, identify
 from swarmlet.clock import Rng, Seconds
+from swarmlet.control.forwarding import container_on
 from swarmlet.engine import attached
 from swarmlet.engine.attached import ATTACHED_LABEL, Found
 from swarmlet.engine.client import Engine, Event
@@ -336,18 +337,8 @@ class Attachments:
         """This node's attached containers: what was said last may be an old leader's word."""
         answer = await self._ask(AskContainers())
         assert isinstance(answer, ContainersAre)
-        return {
-            one.id: TaskRecord(
-                id=one.id,
-                service_id="",
-                name=one.name,
-                node=self._networks.tables.me,
-                attachments=one.attachments,
-                serving=one.running,
-                container_id=one.container_id,
-            )
-            for one in answer.containers
-        }
+        me = self._networks.tables.me
+        return {one.id: container_on(one, me) for one in answer.containers}
 
     async def _expel(self, intruders: Sequence[Intruder]) -> None:
         """Disconnect containers; one that the engine keeps does not keep the others."""

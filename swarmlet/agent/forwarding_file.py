@@ -38,11 +38,7 @@ class ForwardingFile:
     async def save(self, tables: Tables) -> None:
         """Keep this. Raises DiskFailed."""
         data = bytes([VERSION]) + msgspec.msgpack.encode(tables)
-        await trio.to_thread.run_sync(self._write, data)
-
-    def _write(self, data: bytes) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        durable.save_file(self._path, data)
+        await trio.to_thread.run_sync(durable.keep_file, self._path, data)
 
     def remove(self) -> None:
         """Keep nothing any more."""

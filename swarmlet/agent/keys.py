@@ -148,15 +148,10 @@ class KeyKeeper:
 
     async def _use(self, ring: Ring) -> None:
         """Keep the keys, then use them, then tell of them. Raises DiskFailed."""
-        await trio.to_thread.run_sync(_keep, self._file, msgspec.json.encode(ring))
+        await trio.to_thread.run_sync(durable.keep_file, self._file, msgspec.json.encode(ring))
         self._ring = ring
         public = self.public
         assert public is not None
         private = dict(zip(public.lanes, ring.lanes, strict=True))
         self._tunnels.set_tunnel(OwnTunnel(public, warming=ring.coming), private)
         self._changed()
-
-
-def _keep(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    durable.save_file(path, data)

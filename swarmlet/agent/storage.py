@@ -61,8 +61,7 @@ class Storage:
 
     def save(self, kept: list[Kept]) -> None:
         """Replace the file atomically; it is on disk when this returns. Raises DiskFailed."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        durable.save_file(self.path, bytes([VERSION]) + _ENCODER.encode(kept))
+        durable.keep_file(self.path, bytes([VERSION]) + _ENCODER.encode(kept))
 
 
 def _decode(raw: bytes) -> list[Kept]:

@@ -105,13 +105,16 @@ def task(view: View, of: Task) -> TaskRecord | None:
 def container(view: View, of: AttachedContainer) -> TaskRecord | None:
     """An attached container; all is ready for it before it runs."""
     host = view.node(of.node_id)
-    if host is None:
-        return None
+    return container_on(of, host.number) if host else None
+
+
+def container_on(of: AttachedContainer, number: int) -> TaskRecord:
+    """An attached container on the node of that number."""
     return TaskRecord(
         id=of.id,
         service_id="",
         name=of.name,
-        node=host.number,
+        node=number,
         hostname=of.hostname,
         attachments=of.attachments,
         serving=of.running,

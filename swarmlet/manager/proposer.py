@@ -21,13 +21,11 @@ from swarmlet.consensus.port import (
 )
 from swarmlet.control.roles import quorum
 from swarmlet.errors import (
-    AlreadyExists,
+    REFUSALS,
     FailedPrecondition,
     InvalidInput,
     LeaderSilent,
     NoQuorum,
-    NotAllowed,
-    NotFound,
     OutOfSequence,
     ReplicaBehind,
     SwarmletError,
@@ -52,11 +50,6 @@ NO_QUORUM_AFTER: Final = 1.7
 
 #: Seconds between two looks for a leader while there is none.
 RETRY: Final = 0.05
-
-_REFUSALS: Final[dict[str, type[SwarmletError]]] = {
-    error.code: error
-    for error in (AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound)
-}
 
 
 class Proposer:
@@ -221,4 +214,4 @@ def raise_refusal(refusal: Refusal) -> NoReturn:
     """Raise the error that a refused command stands for."""
     if refusal.code == OutOfSequence.code:
         raise OutOfSequence
-    raise _REFUSALS.get(refusal.code, FailedPrecondition)(refusal.message)
+    raise REFUSALS.get(refusal.code, FailedPrecondition)(refusal.message)

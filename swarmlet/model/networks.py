@@ -4,6 +4,7 @@ Source: Engine API v1.41 to v1.47, ``NetworkCreate``. Subnets and addresses are 
 """
 
 import enum
+import functools
 import ipaddress
 from typing import Final
 
@@ -102,3 +103,13 @@ def overlapping(subnet: str, others: list[str]) -> str:
     """The first of ``others`` that overlaps ``subnet``, or nothing."""
     network = ipaddress.IPv4Network(subnet)
     return next((o for o in others if network.overlaps(ipaddress.IPv4Network(o))), "")
+
+
+@functools.lru_cache(maxsize=65_536)
+def is_address(text: str) -> bool:
+    """Whether it is one of IPv4, and so may be put into a command."""
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True

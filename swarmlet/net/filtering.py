@@ -250,7 +250,7 @@ def _leave(*, encrypted: bool) -> Chain:
 
 
 #: Questions to the node's resolver, on the gateway addresses of its networks.
-_NAMES: Final = "ip daddr @overlay meta l4proto { tcp, udp } th dport 53 return"
+_NAMES: Final = f"ip daddr @overlay {_QUESTIONS} return"
 
 
 def _nat(hook: str, priority: str, own: tuple[str, ...]) -> Chain:

@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Final
 
 from swarmlet.model.forwarding import PublishedPort, Reach, ServiceRecord, TaskRecord
+from swarmlet.model.networks import is_address
 from swarmlet.net.balancing import Backend, redirect
 from swarmlet.net.numbers import EMPTY, PUBLISHED
-from swarmlet.net.records import Records, is_address
+from swarmlet.net.records import Records
 from swarmlet.net.ruleset import Chain, Elements
 
 Backends = tuple[Backend, ...]

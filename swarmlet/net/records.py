@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from swarmlet.model.forwarding import NetworkRecord, PeerRecord, Reach, Tables, TaskRecord
+from swarmlet.model.networks import is_address
 from swarmlet.model.tunnels import is_key
 from swarmlet.net.facts import OwnTunnel
 from swarmlet.net.numbers import ENCRYPTION_OVERHEAD, VXLAN_OVERHEAD, bridge_name
@@ -20,16 +21,6 @@ class Bridge(msgspec.Struct, frozen=True):
     subnet: str
     gateway: str
     mtu: int
-
-
-@functools.lru_cache(maxsize=65_536)
-def is_address(text: str) -> bool:
-    """Whether it may be put into a command."""
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,14 +24,10 @@ from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
 from swarmlet.errors import (
-    AlreadyExists,
+    REFUSALS,
     DiskFailed,
     EngineError,
     EngineUnavailable,
-    FailedPrecondition,
-    InvalidInput,
-    NotAllowed,
-    NotFound,
     SwarmletError,
     Unavailable,
 )
@@ -82,12 +78,6 @@ ENGINE_CHECK: Final = 0.5
 
 #: Seconds for one manager to commit what this node asks for its plain containers.
 ATTACH_TIMEOUT: Final = 4.0
-
-#: What managers agree in; other refusals (no quorum, a lag) the next one may not have.
-_FINAL: Final[dict[str, type[SwarmletError]]] = {
-    error.code: error
-    for error in (AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound)
-}
 
 #: Seconds that containers may take to stop; then the node goes without waiting for them.
 STOP_TIMEOUT: Final = 20.0
@@ -243,20 +233,14 @@ class Membership:
         peers = [peer for peer in nodes if peer.id != (node_id or self.identity.node_id)]
         if not node_id:
             return await self.examiner.look(peers, fix=fix)
-        node = next((peer for peer in nodes if peer.id == node_id), None)
-        if node is None:
-            raise Unavailable(f"node {node_id} is down")
-        return await self.examiner.ask(node, peers, fix=fix)
+        return await self.examiner.ask(_living(nodes, node_id), peers, fix=fix)
 
     async def connections(self, node_id: str, tasks: Sequence[str]) -> dict[str, int]:
         """How many connections tasks of a node have. Raises Unavailable when it does not answer."""
         if node_id == self.identity.node_id:
             return await self.examiner.connections(None, tasks)
         nodes = await self.manager.addresses() if self.manager else []
-        node = next((peer for peer in nodes if peer.id == node_id), None)
-        if node is None:
-            raise Unavailable(f"node {node_id} is down")
-        return await self.examiner.connections(node, tasks)
+        return await self.examiner.connections(_living(nodes, node_id), tasks)
 
     async def _answer_check(self, request: Request, who: RemoteNode) -> Answer:
         managers = {peer.id for peer in self.file.managers}
@@ -271,10 +255,10 @@ class Membership:
                 [leader, *others] if leader else others,
                 request,
                 seconds=ATTACH_TIMEOUT,
-                final=_FINAL,
+                final=REFUSALS,
             )
         except CallRefused as exc:
-            kind = _FINAL.get(exc.remote_code, Unavailable)
+            kind = REFUSALS.get(exc.remote_code, Unavailable)
             raise kind(exc.message, advice=exc.advice) from exc
 
     # The agent's side.
@@ -488,3 +472,11 @@ class Membership:
             else:
                 assert isinstance(answer, Renewed)
                 return answer
+
+
+def _living(nodes: Sequence[Peer], node_id: str) -> Peer:
+    """A node, of those that are not down. Raises Unavailable."""
+    node = next((peer for peer in nodes if peer.id == node_id), None)
+    if node is None:
+        raise Unavailable(f"node {node_id} is down")
+    return node

@@ -1,6 +1,5 @@
 """Places of plain containers in attachable networks, given by the state machine."""
 
-import ipaddress
 from collections import Counter
 from typing import Final
 
@@ -8,6 +7,7 @@ from msgspec.structs import replace
 
 from swarmlet.errors import AlreadyExists, FailedPrecondition, InvalidInput, NotAllowed, NotFound
 from swarmlet.model.forwarding import Attachment
+from swarmlet.model.networks import is_address
 from swarmlet.model.objects import AttachedContainer, Network
 from swarmlet.state.commands import Refusal
 from swarmlet.state.endpoints import hostname, no_address
@@ -77,7 +77,7 @@ def _refusal(store: Store, wanted: Attachment, has: Attachment | None) -> Refusa
 
 def _taken(store: Store, network: Network, address: str) -> Refusal | None:
     """Why a container cannot have one address."""
-    if not _is_address(address) or not store.is_given(network.id, address):
+    if not is_address(address) or not store.is_given(network.id, address):
         return Refusal(
             InvalidInput.code,
             f"{address} is no address for a container in network {network.spec.name}: its subnet "
@@ -90,14 +90,6 @@ def _taken(store: Store, network: Network, address: str) -> Refusal | None:
         FailedPrecondition.code,
         f"address {address} of network {network.spec.name} is in use by {_named(store, owner)}",
     )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _named(store: Store, ident: str) -> str:

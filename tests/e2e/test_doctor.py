@@ -100,19 +100,23 @@ def test_every_node_shows_its_plan(cluster: Cluster) -> None:
         assert (found["Failure"], found["Plan"]["links"]["devices"]["swl0"]["port"]) == ("", 4789)
 
 
+def close(cluster: Cluster, defer: Defer, packets: str) -> None:
+    """Have w1 drop such packets of w2, by a table of its own, until the test ends."""
+    run = cluster.playground.run
+    run("w1", "nft", "add", "table", "ip", "firewall")
+    defer(wait_well, cluster)
+    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
+    run("w1", "nft", "add chain ip firewall input { type filter hook input priority -10; }")
+    rule = f"ip saddr {cluster.address('w2')} {packets} drop"
+    run("w1", "nft", f"add rule ip firewall input {rule}")
+
+
 def test_a_way_that_is_blocked_is_named_as_the_pair_that_has_it(
     cluster: Cluster, defer: Defer
 ) -> None:
     """By a stranger's table, which the forwarder leaves alone."""
     wait_well(cluster)
-    rule = f"ip saddr {cluster.address('w2')} udp dport 4789 drop"
-    run = cluster.playground.run
-    run("w1", "nft", "add", "table", "ip", "firewall")
-    defer(wait_well, cluster)
-    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
-    hook = "{ type filter hook input priority -10; }"
-    run("w1", "nft", f"add chain ip firewall input {hook}")
-    run("w1", "nft", f"add rule ip firewall input {rule}")
+    close(cluster, defer, "udp dport 4789")
     status, found = doctor(cluster, "m1")
     assert status == 1
     [bad] = [f for f in found if f["Result"] != "ok"]
@@ -128,13 +132,7 @@ def test_a_way_that_is_blocked_is_named_as_the_pair_that_has_it(
 
 def test_large_packets_that_do_not_pass_are_told_from_none(cluster: Cluster, defer: Defer) -> None:
     wait_well(cluster)
-    run = cluster.playground.run
-    run("w1", "nft", "add", "table", "ip", "firewall")
-    defer(wait_well, cluster)
-    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
-    run("w1", "nft", "add chain ip firewall input { type filter hook input priority -10; }")
-    rule = f"ip saddr {cluster.address('w2')} udp dport 4789 udp length > 1400 drop"
-    run("w1", "nft", f"add rule ip firewall input {rule}")
+    close(cluster, defer, "udp dport 4789 udp length > 1400")
     _, found = doctor(cluster, "m1")
     [bad] = [f for f in found if f["Result"] != "ok"]
     assert (bad["Where"], bad["Check"]) == ("w1 <-> w2", "vxlan")
@@ -144,13 +142,7 @@ def test_large_packets_that_do_not_pass_are_told_from_none(cluster: Cluster, def
 def test_a_blocked_control_port_is_named(cluster: Cluster, defer: Defer) -> None:
     """Between workers: nothing else would notice."""
     wait_well(cluster)
-    run = cluster.playground.run
-    run("w1", "nft", "add", "table", "ip", "firewall")
-    defer(wait_well, cluster)
-    defer(run, "w1", "nft", "delete", "table", "ip", "firewall")
-    run("w1", "nft", "add chain ip firewall input { type filter hook input priority -10; }")
-    rule = f"ip saddr {cluster.address('w2')} tcp dport 2377 drop"
-    run("w1", "nft", f"add rule ip firewall input {rule}")
+    close(cluster, defer, "tcp dport 2377")
     _, found = doctor(cluster, "m1")
     [bad] = [f for f in found if f["Result"] != "ok"]
     assert (bad["Where"], bad["Check"]) == ("w1 <-> w2", "control port")

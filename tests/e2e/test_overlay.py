@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from typing import Final, Self
+from typing import Final
 
 import pytest
 from swarmlet.playground.playground import Wish
 
 from tests.e2e.cluster import Cluster, diagnosed, eventually
 from tests.e2e.conftest import ENGINES, MakePlayground, engines_of
+from tests.e2e.crowd import Crowd
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
@@ -99,25 +100,15 @@ def refused(address: str, port: int) -> bool:
         return True
 
 
-class Visitor:
+class Visitor(Crowd):
     """A client that makes one connection after the other, and counts what fails."""
 
     def __init__(self, *places: tuple[str, int]) -> None:
+        super().__init__()
         self.answered: Counter[str] = Counter()
         self.failures: list[str] = []
         self._places = places
-        self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._visit, args=(p,)) for p in places]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def _visit(self, place: tuple[str, int]) -> None:
         while not self._stop.wait(0.01):

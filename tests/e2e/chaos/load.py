@@ -6,10 +6,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple
 
 from tests.e2e.chaos import peer
 from tests.e2e.cluster import Cluster, eventually
+from tests.e2e.crowd import Crowd
 
 #: Where containers find the program and write their answers.
 FOLDER: Final = "/load"
@@ -46,30 +47,20 @@ class Note(NamedTuple):
         return f"{self.at:.2f} {self.place} {self.question} {self.outcome}"
 
 
-class Load:
+class Load(Crowd):
     """Clients, inside and outside. ``folder`` is mounted into containers."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
+        super().__init__()
         self._cluster = cluster
         self._folder = folder
         self._notes: list[Note] = []
         self._offsets: dict[Path, int] = {}
-        self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._ask_node, args=(host,)) for host in cluster.hosts
         ]
         program = folder / "peer.py"
         program.write_bytes(Path(peer.__file__).read_bytes())
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
 
     def notes(self) -> list[Note]:
         """Every answer so far."""

@@ -1,8 +1,7 @@
 """The node's part in attached containers: the cluster hears first, then what the engine shows."""
 
 import random
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,12 +164,6 @@ class Rig:
 def a_container(name: str = "box", address: str = "") -> AttachedContainer:
     places = (Attachment("id-front", address),)
     return AttachedContainer(id=IDENT, node_id="n1", name=name, attachments=places)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="swlt-") as path:
-        yield Path(path)
 
 
 @pytest.fixture
