@@ -5,7 +5,8 @@ leaders and connections in between (docs/adr: Raft, exactly-once sessions).
 """
 
 import itertools
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Final, NoReturn
 
 import structlog
@@ -48,6 +49,9 @@ log = structlog.get_logger()
 #: Seconds after which a write or a barrier without a quorum fails.
 NO_QUORUM_AFTER: Final = 1.7
 
+#: Seconds after which a write or a barrier fails though there is a leader: it is busy, or its disk.
+LEADER_SILENT_AFTER: Final = 4.5
+
 #: Seconds between two looks for a leader while there is none.
 RETRY: Final = 0.05
 
@@ -84,7 +88,7 @@ class Proposer:
         self._open[seq] = None
         applied: Applied | None = None
         try:
-            with trio.move_on_after(NO_QUORUM_AFTER):
+            async with self._patience():
                 applied = await self._commit(data, seq)
                 with suppress(SwarmletError):  # this member stops: the write stands all the same
                     await self._consensus.wait_applied(applied.index)
@@ -98,13 +102,13 @@ class Proposer:
         self._note_lag(applied.index)
         return decode_outcomes(applied.value)
 
-    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
-        """Bring the local replica up to now (ReadIndex).
+    async def barrier(self, *, within: float = LEADER_SILENT_AFTER) -> None:
+        """Bring the local replica up to now (ReadIndex), in so many seconds.
 
         Raises NoQuorum, LeaderSilent, or ReplicaBehind.
         """
         index = None
-        with trio.move_on_after(within):
+        async with self._patience(within):
             index = await self._read_index()
             await self._consensus.wait_applied(index)
             return
@@ -135,6 +139,27 @@ class Proposer:
         if applied >= self._missed:
             log.warning("replica-behind", applied=applied, known=index)
         self._missed = max(self._missed, index)
+
+    @asynccontextmanager
+    async def _patience(self, within: float = LEADER_SILENT_AFTER) -> AsyncIterator[None]:
+        """Go on for so long, and not so long without a leader who reaches a quorum."""
+        errors: list[SwarmletError] = []  # raised outside of the nursery, which would wrap them
+        with trio.move_on_after(within):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._give_up, nursery.cancel_scope)
+                try:
+                    yield
+                except SwarmletError as exc:
+                    errors.append(exc)
+                nursery.cancel_scope.cancel()
+        if errors:
+            raise errors[0]
+
+    async def _give_up(self, scope: trio.CancelScope) -> None:
+        await trio.sleep(NO_QUORUM_AFTER)
+        while self._missing_quorum() is None:
+            await trio.sleep(RETRY)
+        scope.cancel()
 
     def _missing_quorum(self) -> NoQuorum | None:
         """Why nothing is committed, if it is for want of a leader or of managers."""

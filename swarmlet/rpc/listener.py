@@ -1,5 +1,6 @@
 """The port of a node: accepts TLS, learns who calls and what they want to speak, hands over."""
 
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
@@ -17,6 +18,11 @@ from swarmlet.security.tls import Protocol
 
 #: Seconds for TCP and TLS to stand. A LAN needs milliseconds; more is a stranger who holds a slot.
 HANDSHAKE_TIMEOUT: Final = 5.0
+
+#: Milliseconds that sent bytes may stay unacknowledged by the other host. TCP alone waits twice as
+#: long before each next try, so that a host that was away for ten seconds would stay silent for ten
+#: more on the connections of before.
+UNACKNOWLEDGED_FOR: Final = 3_000
 
 #: Connections at once: a session for each node, Raft, and callers. Thousands of nodes fit.
 MAX_CONNECTIONS: Final = 16_384
@@ -69,6 +75,7 @@ async def _shake_hands(
 ) -> tuple[trio.SSLStream[trio.SocketStream], str]:
     """Find out who calls, and from where. Raises ConnectionLost."""
     with trio.move_on_after(HANDSHAKE_TIMEOUT) as scope, stream_errors("caller"):
+        _bound_silence(raw)
         host = str(raw.socket.getpeername()[0])
         await client_hello(raw.socket)
         async with handshakes.place(host, scope):
@@ -108,6 +115,7 @@ async def dial(
         raise ConnectionLost(f"{addr} is no address")
     with stream_errors(addr), trio.fail_after(HANDSHAKE_TIMEOUT):
         raw = await trio.open_tcp_stream(host.strip("[]"), int(port))
+        _bound_silence(raw)
         stream = trio.SSLStream(raw, context, server_hostname=name, https_compatible=True)
         try:
             await stream.do_handshake()
@@ -121,3 +129,7 @@ async def dial(
             advice="run the same version of swarmlet on all nodes",
         )
     return stream
+
+
+def _bound_silence(raw: trio.SocketStream) -> None:
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_FOR)

@@ -18,6 +18,7 @@ from swarmlet.errors import (
 )
 from swarmlet.manager.links import Links
 from swarmlet.manager.loops import MAX_ITEMS, Loop, Rule, batches
+from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model.objects import Service
 from swarmlet.model.specs import ServiceSpec
 from swarmlet.rpc.calls import (
@@ -147,8 +148,8 @@ async def test_forwarded_write_returns_when_the_local_replica_has_it(
 class Lagging:
     """A follower whose leader is known and answers, and whose replica follows when it is told."""
 
-    def __init__(self, nursery: trio.Nursery, *, silent: bool = False) -> None:
-        self.nursery, self.silent = nursery, silent
+    def __init__(self, nursery: trio.Nursery, *, silent: bool = False, slow: float = 0) -> None:
+        self.nursery, self.silent, self.slow = nursery, silent, slow
         self.leader = Rig()
         self.links = Links(self._dial)
         self.rig = Rig(self.links)
@@ -162,6 +163,12 @@ class Lagging:
         self.rig.consensus._advance()
         await trio.testing.wait_all_tasks_blocked()
 
+    async def follow_always(self) -> None:
+        """Let the replica apply what there is, for ever."""
+        while True:
+            self.rig.consensus._advance()
+            await trio.sleep(0.1)
+
     async def _dial(self, _member: str) -> trio.abc.Stream:
         ours, theirs = trio.testing.memory_stream_pair()
         self.nursery.start_soon(_serve, theirs, self._handle)
@@ -170,6 +177,7 @@ class Lagging:
     async def _handle(self, request: Request) -> Answer:
         if self.silent:
             await trio.sleep_forever()
+        await trio.sleep(self.slow)
         if isinstance(request, AskReadIndex):
             return ReadIndexIs(index=await self.leader.consensus.read_index())
         assert isinstance(request, Forward)
@@ -223,6 +231,34 @@ async def test_leader_that_is_known_and_silent_is_not_missing(
     with pytest.raises(OutcomeUnknown, match="not known"):
         await lagging.rig.proposer.propose(_service("web"))
     with pytest.raises(LeaderSilent):
+        await lagging.rig.proposer.barrier()
+    nursery.cancel_scope.cancel()
+
+
+async def test_leader_that_is_slow_is_waited_for_longer_than_one_that_is_missing(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    lagging = Lagging(nursery, slow=NO_QUORUM_AFTER + 1)
+    await lagging.start()
+    nursery.start_soon(lagging.follow_always)
+    await lagging.rig.proposer.propose(_service("web"))
+    await lagging.rig.proposer.barrier()
+    assert [s.spec.name for s in lagging.leader.replica.view.services()] == ["web"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_leader_that_is_lost_while_it_is_waited_for_is_missing(
+    autojump_clock: object, nursery: trio.Nursery
+) -> None:
+    lagging = Lagging(nursery, silent=True)
+    await lagging.start()
+
+    async def lose() -> None:
+        await trio.sleep(NO_QUORUM_AFTER + 1)
+        lagging.rig.consensus.lose_leadership()
+
+    nursery.start_soon(lose)
+    with pytest.raises(NoQuorum):
         await lagging.rig.proposer.barrier()
     nursery.cancel_scope.cancel()
 
