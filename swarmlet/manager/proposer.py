@@ -5,9 +5,10 @@ leaders and connections in between (docs/adr: Raft, exactly-once sessions).
 """
 
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import Final, NoReturn
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from functools import partial
+from typing import Final, NoReturn, TypeVar
 
 import structlog
 import trio
@@ -44,6 +45,8 @@ from swarmlet.rpc.calls import (
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.state.commands import AnyCommand, Outcome, Refusal, decode_outcomes, encode
 
+_T = TypeVar("_T")
+
 log = structlog.get_logger()
 
 #: Seconds after which a write or a barrier without a quorum fails.
@@ -51,6 +54,9 @@ NO_QUORUM_AFTER: Final = 1.7
 
 #: Seconds after which a write or a barrier fails though there is a leader: it is busy, or its disk.
 LEADER_SILENT_AFTER: Final = 4.5
+
+#: Seconds that the local replica has to apply what is committed, until it counts as behind.
+FOLLOWS_WITHIN: Final = 1.7
 
 #: Seconds between two looks for a leader while there is none.
 RETRY: Final = 0.05
@@ -86,12 +92,9 @@ class Proposer:
         data = encode(commands, self._now())
         seq = next(self._sequence)
         self._open[seq] = None
-        applied: Applied | None = None
+        deadline = trio.current_time() + LEADER_SILENT_AFTER
         try:
-            async with self._patience():
-                applied = await self._commit(data, seq)
-                with suppress(SwarmletError):  # this member stops: the write stands all the same
-                    await self._consensus.wait_applied(applied.index)
+            applied = await self._in_time(partial(self._commit, data, seq), deadline)
         finally:
             del self._open[seq]
         if applied is None:
@@ -99,6 +102,9 @@ class Proposer:
                 "the leader did not answer in time: whether the change was made is not known",
                 advice="look whether it was made, and repeat it if it was not",
             )
+        # This member may stop meanwhile: the write stands all the same.
+        with trio.move_on_after(FOLLOWS_WITHIN), suppress(SwarmletError):
+            await self._consensus.wait_applied(applied.index)
         self._note_lag(applied.index)
         return decode_outcomes(applied.value)
 
@@ -107,13 +113,13 @@ class Proposer:
 
         Raises NoQuorum, LeaderSilent, or ReplicaBehind.
         """
-        index = None
-        async with self._patience(within):
-            index = await self._read_index()
-            await self._consensus.wait_applied(index)
-            return
+        deadline = trio.current_time() + within
+        index = await self._in_time(self._read_index, deadline)
         if index is None:
             raise self._missing_quorum() or LeaderSilent
+        with trio.move_on_at(min(deadline, trio.current_time() + FOLLOWS_WITHIN)):
+            await self._consensus.wait_applied(index)
+            return
         self._note_lag(index)
         raise ReplicaBehind(applied=self._consensus.applied, known=index)
 
@@ -140,26 +146,28 @@ class Proposer:
             log.warning("replica-behind", applied=applied, known=index)
         self._missed = max(self._missed, index)
 
-    @asynccontextmanager
-    async def _patience(self, within: float = LEADER_SILENT_AFTER) -> AsyncIterator[None]:
-        """Go on for so long, and not so long without a leader who reaches a quorum."""
+    async def _in_time(self, work: Callable[[], Awaitable[_T]], deadline: float) -> _T | None:
+        """What some work returns, or None: it had not ended by then, or there is no quorum."""
+        results: list[_T] = []
         errors: list[SwarmletError] = []  # raised outside of the nursery, which would wrap them
-        with trio.move_on_after(within):
+        with trio.move_on_at(deadline):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._give_up, nursery.cancel_scope)
                 try:
-                    yield
+                    results.append(await work())
                 except SwarmletError as exc:
                     errors.append(exc)
                 nursery.cancel_scope.cancel()
         if errors:
             raise errors[0]
+        return results[0] if results else None
 
     async def _give_up(self, scope: trio.CancelScope) -> None:
         await trio.sleep(NO_QUORUM_AFTER)
-        while self._missing_quorum() is None:
+        while True:
+            if self._missing_quorum() is not None:
+                scope.cancel()
             await trio.sleep(RETRY)
-        scope.cancel()
 
     def _missing_quorum(self) -> NoQuorum | None:
         """Why nothing is committed, if it is for want of a leader or of managers."""

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 from swarmlet.clock import SECOND, Nanos, wall_clock
+from swarmlet.model.objects import RootCa
 from swarmlet.model.specs import Role
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.rpc.listener import RemoteNode, dial, serve
@@ -34,7 +35,7 @@ def host() -> Iterator[Namespace]:
 def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
     host: Namespace, tmp_path: Path
 ) -> None:
-    lost = list[str]()
+    lost, both = list[str](), trio.Event()
 
     async def talk(stream: trio.abc.Stream, who: str) -> None:
         """Send to somebody who cannot hear it, and wait for an answer."""
@@ -44,6 +45,8 @@ def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
                 await stream.receive_some(1)
         except ConnectionLost:
             lost.append(who)
+            if len(lost) == 2:
+                both.set()
 
     async def main() -> None:
         root = ca.create_root(wall_clock())
@@ -69,8 +72,7 @@ def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
             silent.set()
             with trio.move_on_after(PATIENCE):
                 await talk(stream, "dialler")
-                while len(lost) < 2:
-                    await trio.sleep(0.1)
+                await both.wait()
             await trio.aclose_forcefully(stream)
             nursery.cancel_scope.cancel()
 
@@ -78,7 +80,7 @@ def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
     assert sorted(lost) == ["dialler", "listener"]
 
 
-def manager(folder: Path, root: ca.RootCa) -> IdentityFiles:
+def manager(folder: Path, root: RootCa) -> IdentityFiles:
     key = ca.new_key()
     cert = ca.issue(
         root,
