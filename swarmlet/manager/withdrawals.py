@@ -11,8 +11,9 @@ from typing import Final
 
 from swarmlet.clock import Seconds
 
-#: Seconds that a stop waits for nodes that do not answer.
-PATIENCE: Final = Seconds(2.0)
+#: Seconds that a stop waits for nodes that do not answer. By default a silent node is down before:
+#: one that is only slow still sends clients.
+PATIENCE: Final = Seconds(5.0)
 
 #: Seconds for what is under way when the last new connection was made: many servers answer nothing
 #: more once they are told to stop.
