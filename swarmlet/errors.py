@@ -169,6 +169,12 @@ class EngineError(SwarmletError):
         self.status = status
 
 
+class PortTaken(SwarmletError):
+    """A port of this host leads to a service already (the status of Docker's engine)."""
+
+    code, exit_status = "port-taken", 4
+
+
 class ForwardingFailed(Unavailable):
     """The kernel, or a program that speaks to it, refused a part of this node's forwarding."""
 

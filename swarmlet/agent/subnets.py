@@ -43,6 +43,15 @@ def own_subnets() -> tuple[str, ...]:
         return ()
 
 
+def own_addresses() -> frozenset[str]:
+    """The addresses of this machine; none where the kernel does not say."""
+    try:
+        lines = _ADDRESSES.read_text("ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
+    return frozenset(str(one.network_address) for one in _local_addresses(lines))
+
+
 def node_like_addresses() -> tuple[str, ...]:
     """Addresses of this machine that nodes have inside the overlay; none while it is a node."""
     if _NODE_DEVICE.exists():

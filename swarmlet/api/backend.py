@@ -9,7 +9,7 @@ import msgspec
 from swarmlet.clock import Instant
 from swarmlet.engine.networks import Endpoint
 from swarmlet.model.checks import NodeCheck
-from swarmlet.model.forwarding import NetworkRecord
+from swarmlet.model.forwarding import NetworkRecord, ServiceRecord
 from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import Availability, ClusterSpec, NodeSpec, Role
@@ -150,6 +150,10 @@ class Backend(Protocol):
 
         Raises Unavailable when none answers.
         """
+        ...
+
+    def publishing(self) -> Sequence[ServiceRecord]:
+        """The services whose published ports lead from this host's addresses to their tasks."""
         ...
 
     def attaching(

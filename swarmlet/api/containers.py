@@ -15,11 +15,19 @@ from swarmlet.api.calls import Answer, Call
 from swarmlet.api.engine_networks import EngineNetworks
 from swarmlet.api.versions import clamp, dotted
 from swarmlet.control import forwarding
-from swarmlet.engine import attached
+from swarmlet.engine import attached, host_ports
 from swarmlet.engine.convert import TASK_LABEL
 from swarmlet.engine.networks import Endpoint
 from swarmlet.engine.tunnel import EngineAnswer
-from swarmlet.errors import EngineUnavailable, InvalidInput, NotAllowed, SwarmletError
+from swarmlet.errors import (
+    EngineError,
+    EngineUnavailable,
+    InvalidInput,
+    NotAllowed,
+    NotFound,
+    PortTaken,
+    SwarmletError,
+)
 from swarmlet.model.forwarding import Attachment, NetworkRecord
 from swarmlet.model.objects import AttachedContainer, Network
 
@@ -76,6 +84,35 @@ async def _create(
         await _ask(call, "DELETE", f"/containers/{container_id}?force=1&v=1")
         raise
     return Answer(answer.body, answer.status)
+
+
+async def start(call: Call) -> Answer | None:
+    """``POST /containers/{id}/start`` and ``/restart``: the engine's, unless a service has a port.
+
+    The engine does not see that: a service's ports are rules of the kernel, and no sockets. Refused
+    at the start, as the Docker Engine does, since a container that rests keeps nobody from a port.
+    """
+    services = [service for service in call.backend.publishing() if service.ports]
+    if not services:
+        return None
+    try:
+        seen = await _inspect(call, {"Container": call.params["id"]})
+    except (EngineError, NotFound):
+        return None  # it will say so itself
+    taken = host_ports.taken(seen.get("HostConfig") or {}, services)
+    if taken is None:
+        return None
+    wanted, service = taken
+    if seen["HostConfig"].get("AutoRemove"):
+        # A client that ran it waits for its removal, also when it did not start.
+        await _ask(call, "DELETE", f"/containers/{quote(seen['Id'])}?v=1")
+    name = str(seen["Name"]).removeprefix("/")
+    raise PortTaken(
+        f"{wording.PORT_TAKEN.format(container=name, at=wanted)}: service {service.name} publishes "
+        f"it on {service.publish_address or 'every node'}",
+        advice="publish another port, or at an address of this host that the service is not at; or "
+        f"take it from the service: docker service update --publish-rm {service.name}",
+    )
 
 
 async def connect(call: Call) -> Answer | None:

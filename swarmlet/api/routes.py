@@ -76,6 +76,8 @@ ROUTES: Final = tuple(
         ("POST", "/configs/{id}/update", later.configs),
         ("DELETE", "/configs/{id}", later.configs),
         ("POST", "/containers/create", containers.create),
+        ("POST", "/containers/{id}/start", containers.start),
+        ("POST", "/containers/{id}/restart", containers.start),
         ("GET", "/networks", networks.listing),
         ("POST", "/networks/create", networks.create),
         ("POST", "/networks/prune", networks.prune),

@@ -65,6 +65,11 @@ NOT_ATTACHABLE: Final = (
 
 ALREADY_IN_NETWORK: Final = "endpoint with name {container} already exists in network {network}"
 
+PORT_TAKEN: Final = (
+    "driver failed programming external connectivity on endpoint {container}: "
+    "Bind for {at} failed: port is already allocated"
+)
+
 NOT_FOR_SERVICES: Final = (
     "The network {name} cannot be used with services. Only networks scoped to the swarm can be "
     "used, such as those created with the overlay driver."

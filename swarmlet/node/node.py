@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 
 from swarmlet.agent.session import NodeRemoved
-from swarmlet.agent.subnets import node_like_addresses, own_subnets
+from swarmlet.agent.subnets import node_like_addresses, own_addresses, own_subnets
 from swarmlet.api.backend import (
     InitRequest,
     JoinRequest,
@@ -38,7 +38,7 @@ from swarmlet.manager.manager import Manager
 from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.checks import NodeCheck
-from swarmlet.model.forwarding import NetworkRecord
+from swarmlet.model.forwarding import NetworkRecord, ServiceRecord
 from swarmlet.model.networks import NODE_ADDRESSES
 from swarmlet.model.objects import AttachedContainer
 from swarmlet.model.specs import NodeSpec, Role
@@ -278,6 +278,15 @@ class Node:
     async def overlay(self, wanted: str) -> NetworkRecord | None:
         """The network of the cluster that has this name or identifier, by what managers know."""
         return await self._member().attachments.network(wanted)
+
+    def publishing(self) -> Sequence[ServiceRecord]:
+        """The services whose published ports lead from this host's addresses to their tasks."""
+        membership = self._membership
+        if membership is None:
+            return ()
+        own = own_addresses()
+        services = sorted(membership.networking.tables.services.items())
+        return [s for _, s in services if not s.publish_address or s.publish_address in own]
 
     def attaching(
         self, container: AttachedContainer, nameservers: tuple[str, ...] = ()

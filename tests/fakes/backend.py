@@ -33,7 +33,7 @@ from swarmlet.errors import (
     Unavailable,
 )
 from swarmlet.model.checks import NodeCheck
-from swarmlet.model.forwarding import NetworkRecord
+from swarmlet.model.forwarding import NetworkRecord, ServiceRecord
 from swarmlet.model.ids import new_id
 from swarmlet.model.networks import INGRESS, NetworkSpec
 from swarmlet.model.objects import (
@@ -272,6 +272,10 @@ class FakeBackend:
         exact = store.network(wanted) or store.network_named(wanted)
         found = exact or network_of_prefix(store, wanted)
         return forwarding.network(found) if found else None
+
+    def publishing(self) -> list[ServiceRecord]:
+        records = [forwarding.service(one) for one in self.store.services()]
+        return [record for record in records if record is not None]
 
     @asynccontextmanager
     async def attaching(

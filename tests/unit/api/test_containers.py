@@ -10,8 +10,16 @@ from swarmlet.api.backend import LocalState
 from swarmlet.api.server import Api
 from swarmlet.engine.attached import ATTACHED_LABEL
 from swarmlet.engine.convert import TASK_LABEL
-from swarmlet.model.objects import AttachedContainer
-from swarmlet.model.specs import Role
+from swarmlet.model.objects import AttachedContainer, Service
+from swarmlet.model.specs import (
+    ContainerSpec,
+    EndpointSpec,
+    PortConfig,
+    Role,
+    ServiceSpec,
+    TaskSpec,
+)
+from swarmlet.state.commands import PutService
 
 from tests.fakes.backend import FakeBackend
 from tests.fakes.engine import FakeEngine, Visit
@@ -303,3 +311,52 @@ async def test_a_network_shows_its_containers_and_is_not_removed_under_them(
     assert "network front is in use by container box on node n1" in refused.message
     used = quote('{"dangling":["true"]}')
     assert "front" not in [n["Name"] for n in await get(api, f"/networks?filters={used}")]
+
+
+def publishes(backend: FakeBackend, port: int) -> None:
+    """Let a service ``web`` have a port of every node."""
+    ports = (PortConfig(target_port=80, published_port=port),)
+    spec = ServiceSpec(
+        name="web",
+        task_template=TaskSpec(container_spec=ContainerSpec(image="i")),
+        endpoint_spec=EndpointSpec(ports=ports),
+    )
+    backend.apply(PutService(service=Service(id=backend.new_id(), spec=spec), expect=0))
+
+
+def has_publishing_box(engine: FakeEngine, port: str, **config: Json) -> None:
+    bindings = {"80/tcp": [{"HostIp": "", "HostPort": port}]}
+    seen = {"Id": BOX, "Name": "/box", "HostConfig": {"PortBindings": bindings, **config}}
+    answers(engine, "/v1.41/containers/box/json", 200, seen)
+
+
+@pytest.mark.parametrize("verb", ["start", "restart"])
+async def test_a_container_does_not_start_on_a_services_port(
+    api: Api, backend: FakeBackend, engine: FakeEngine, verb: str
+) -> None:
+    publishes(backend, 8080)
+    has_publishing_box(engine, "8080")
+    refused = await ask(api, "POST", f"/containers/box/{verb}")
+    assert refused.status == 500
+    for word in ("0.0.0.0:8080 failed: port is already allocated", "service web"):
+        assert word in refused.message
+    assert [v.method for v in engine.visits if "/containers/" in v.target] == ["GET"]
+
+
+async def test_one_that_removes_itself_is_gone_when_it_does_not_start(
+    api: Api, backend: FakeBackend, engine: FakeEngine
+) -> None:
+    publishes(backend, 8080)
+    has_publishing_box(engine, "8080", AutoRemove=True)
+    answers(engine, f"/v1.41/containers/{BOX}", 204)
+    assert (await ask(api, "POST", "/containers/box/start")).status == 500
+    assert (engine.visits[-1].method, BOX in engine.visits[-1].target) == ("DELETE", True)
+
+
+async def test_containers_on_other_ports_start(
+    api: Api, backend: FakeBackend, engine: FakeEngine
+) -> None:
+    publishes(backend, 8080)
+    has_publishing_box(engine, "8081")
+    answers(engine, "/v1.41/containers/box/start", 204)
+    assert (await ask(api, "POST", "/containers/box/start")).status == 204
