@@ -12,10 +12,10 @@ from swarmlet.api import network_shapes, wording
 from swarmlet.api.calls import Call
 from swarmlet.api.engine_networks import EngineNetworks
 from swarmlet.api.freshness import fresh_view
-from swarmlet.api.lookup import network_of_prefix
 from swarmlet.errors import EngineUnavailable, NotAllowed, NotFound, NotSupported
 from swarmlet.model.problems import NOT_YET
 from swarmlet.model.specs import NetworkAttachment, ServiceSpec
+from swarmlet.state.lookup import find_network
 
 #: Networks of every engine, which stock Swarm lets services join.
 _NODE_LOCAL: Final = ("host", "none", "bridge")
@@ -42,7 +42,7 @@ async def with_network_ids(call: Call, spec: ServiceSpec) -> ServiceSpec:
 
 async def _id_of(call: Call, wanted: str) -> str:
     view = await fresh_view(call)
-    found = view.network(wanted) or view.network_named(wanted) or network_of_prefix(view, wanted)
+    found = find_network(view, wanted)
     if found is not None:
         return found.id
     if wanted in _NODE_LOCAL:

@@ -9,9 +9,9 @@ import trio
 from swarmlet.api.backend import Backend
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
-from swarmlet.api.lookup import find_service
 from swarmlet.clock import Seconds
 from swarmlet.errors import SwarmletError
+from swarmlet.state.lookup import find_service
 
 log = structlog.get_logger(__name__)
 

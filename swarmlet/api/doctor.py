@@ -3,10 +3,10 @@
 from typing import Any
 
 from swarmlet.api.calls import Answer, Call
-from swarmlet.api.lookup import find_node
 from swarmlet.clock import SECOND
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.tunnels import lane_ports
+from swarmlet.state.lookup import find_node
 
 Json = dict[str, Any]
 

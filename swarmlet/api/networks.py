@@ -17,7 +17,6 @@ from swarmlet.api import network_shapes as shapes
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.engine_networks import EngineNetworks
 from swarmlet.api.freshness import UNCONFIRMED, fresh_view
-from swarmlet.api.lookup import network_of_prefix
 from swarmlet.clock import SECOND
 from swarmlet.errors import (
     AlreadyExists,
@@ -34,6 +33,7 @@ from swarmlet.model.problems import NOT_YET, Problem
 from swarmlet.model.validate import refuse
 from swarmlet.model.validate_network import PREDEFINED, network_problems, network_warnings
 from swarmlet.state.commands import DeleteNetwork, PutNetwork
+from swarmlet.state.lookup import network_named, network_of_prefix
 from swarmlet.state.store import View
 
 Json = shapes.Json
@@ -168,7 +168,7 @@ async def find(call: Call, wanted: str, *, scope: str = "") -> Network | Json | 
         return None
     if view is None:
         return await EngineNetworks(call).copy(wanted)
-    exact = view.network(wanted) or view.network_named(wanted)
+    exact = network_named(view, wanted)
     if exact is not None:
         return exact
     theirs = None if scope else await _of_engine(call, wanted)

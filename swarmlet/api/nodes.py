@@ -5,11 +5,11 @@ import msgspec
 from swarmlet.api import filters, shapes
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
-from swarmlet.api.lookup import find_node
 from swarmlet.errors import InvalidInput, OutOfSequence
 from swarmlet.model.objects import Node
 from swarmlet.model.specs import Availability, Labels, NodeSpec, Role
 from swarmlet.model.validate import node_problems, refuse
+from swarmlet.state.lookup import find_node
 
 
 class NodeUpdate(msgspec.Struct, frozen=True, rename="pascal"):

@@ -8,7 +8,6 @@ from swarmlet.api import filters, shapes
 from swarmlet.api.attachments import with_network_ids
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
-from swarmlet.api.lookup import find_service
 from swarmlet.clock import Instant
 from swarmlet.control import constraints
 from swarmlet.control.template import Template
@@ -24,6 +23,7 @@ from swarmlet.model.validate import (
     service_warnings,
 )
 from swarmlet.state.commands import DeleteService, PutService
+from swarmlet.state.lookup import find_service
 from swarmlet.state.store import View
 
 

@@ -3,8 +3,8 @@
 from swarmlet.api import filters, shapes
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.freshness import fresh_view
-from swarmlet.api.lookup import find_node, find_service, find_task
 from swarmlet.errors import NotFound
+from swarmlet.state.lookup import find_node, find_service, find_task
 from swarmlet.state.store import View
 
 

@@ -21,6 +21,7 @@ from swarmlet.rpc.calls import (
     TellContainers,
 )
 from swarmlet.rpc.listener import RemoteNode
+from swarmlet.state import lookup
 from swarmlet.state.commands import DetachContainers
 
 log = structlog.get_logger()
@@ -61,10 +62,7 @@ class Attaching:
                 return NetworkIs(network=self._network(request.wanted))
 
     def _network(self, wanted: str) -> NetworkRecord | None:
-        view = self._replica.view
-        exact = view.network(wanted) or view.network_named(wanted)
-        begun = [n for n in view.networks() if n.id.startswith(wanted)] if wanted else []
-        found = exact or (begun[0] if len(begun) == 1 else None)
+        found = lookup.find_network(self._replica.view, wanted)
         return forwarding.network(found) if found else None
 
     async def _attach(self, request: AskAttach, node_id: str) -> ContainersAre:

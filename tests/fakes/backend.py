@@ -14,7 +14,6 @@ from swarmlet.api.backend import (
     ManagerHealth,
     NetworkPlan,
 )
-from swarmlet.api.lookup import network_of_prefix
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control import forwarding
 from swarmlet.engine.attached import ATTACHED_LABEL
@@ -75,6 +74,7 @@ from swarmlet.state.commands import (
     decode,
     encode,
 )
+from swarmlet.state.lookup import find_network
 from swarmlet.state.store import Store
 
 START = Instant(1_763_814_522_422_455_520)
@@ -268,9 +268,7 @@ class FakeBackend:
         await self.propose(DeleteNode(id=node_id, expect=node.version))
 
     async def overlay(self, wanted: str) -> NetworkRecord | None:
-        store = self.store
-        exact = store.network(wanted) or store.network_named(wanted)
-        found = exact or network_of_prefix(store, wanted)
+        found = find_network(self.store, wanted)
         return forwarding.network(found) if found else None
 
     def publishing(self) -> list[ServiceRecord]:

@@ -171,3 +171,18 @@ async def test_a_node_is_told_which_network_has_a_name_now(attaching: Attaching)
 
     assert [await asked(name) for name in ("net", "ne")] == ["net"] * 2
     assert [await asked(name) for name in ("fron", "")] == [None] * 2
+
+
+async def test_a_beginning_that_several_networks_have_is_an_error(attaching: Attaching) -> None:
+    """But for the whole identifier or name of one of them."""
+    for ident, name in (("nest1", "first"), ("nest2", "nest")):
+        spec = NetworkSpec(name=name, attachable=True)
+        await attaching._proposer.propose(PutNetwork(network=Network(id=ident, spec=spec)))
+    for wanted, ident in (("nest1", "nest1"), ("nest", "nest2")):
+        answer = await attaching.answer(AskNetwork(wanted=wanted), who("w1"))
+        assert isinstance(answer, NetworkIs)
+        assert answer.network is not None
+        assert answer.network.id == ident
+    with pytest.raises(InvalidInput, match="network nes is ambiguous") as refused:
+        await attaching.answer(AskNetwork(wanted="nes"), who("w1"))
+    assert refused.value.advice == "use the identifier: nest1, nest2"

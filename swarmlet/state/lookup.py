@@ -21,6 +21,16 @@ def find_service(view: View, wanted: str) -> Service:
     return found or _find("service", view.services(), wanted, lambda s: s.spec.name)
 
 
+def find_network(view: View, wanted: str) -> Network | None:
+    """The network of that identifier, name or unique prefix of an identifier; None if none."""
+    return network_named(view, wanted) or network_of_prefix(view, wanted)
+
+
+def network_named(view: View, wanted: str) -> Network | None:
+    """The network of that whole identifier or name."""
+    return view.network(wanted) or view.network_named(wanted)
+
+
 def network_of_prefix(view: View, wanted: str) -> Network | None:
     """The network whose identifier begins so; None if there is none."""
     if not any(wanted and network.id.startswith(wanted) for network in view.networks()):
