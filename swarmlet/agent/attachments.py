@@ -9,7 +9,7 @@ stream of events, and when the managers' news differ.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Final, NoReturn, Protocol
+from typing import Final, NoReturn, Protocol, TypeVar
 
 import structlog
 import trio
@@ -71,6 +71,9 @@ LEFT_WITHIN: Final = 10.0
 
 #: Makes a call to whichever manager answers. Raises what that refused with, or Unavailable.
 Ask = Callable[[OfContainers], Awaitable[Answer]]
+
+
+Told = TypeVar("Told", ContainersAre, NetworkIs)
 
 
 class Networks(Protocol):
@@ -195,9 +198,15 @@ class Attachments:
         This node's own news may be of before it was made, or of one that had the name before.
         Raises Unavailable.
         """
-        answer = await self._ask(AskNetwork(wanted=wanted))
-        assert isinstance(answer, NetworkIs)
-        return answer.network
+        return (await self._answer(AskNetwork(wanted=wanted), NetworkIs)).network
+
+    async def _answer(self, request: OfContainers, kind: type[Told]) -> Told:
+        """Ask for an answer of this kind. Raises Unavailable when it is another."""
+        answer = await self._ask(request)
+        if not isinstance(answer, kind):
+            asked, got = type(request).__name__, type(answer).__name__
+            raise Unavailable(f"a manager answered {asked} with {got}: versions that do not match?")
+        return answer
 
     # --- attaching ------------------------------------------------------------------------------
 
@@ -242,11 +251,12 @@ class Attachments:
         """Have managers give it its places. One that was just removed here may still have them."""
         request = AskAttach(container=container)
         try:
-            answer = await self._ask(request)
+            answer = await self._answer(request, ContainersAre)
         except FailedPrecondition:
             await self._settle()
-            answer = await self._ask(request)
-        assert isinstance(answer, ContainersAre)
+            answer = await self._answer(request, ContainersAre)
+        if not answer.containers:
+            raise Unavailable("a manager gave a place to no container")
         return answer.containers[0]
 
     async def _settle(self) -> None:
@@ -335,8 +345,7 @@ class Attachments:
 
     async def _by_quorum(self) -> dict[str, TaskRecord]:
         """This node's attached containers: what was said last may be an old leader's word."""
-        answer = await self._ask(AskContainers())
-        assert isinstance(answer, ContainersAre)
+        answer = await self._answer(AskContainers(), ContainersAre)
         me = self._networks.tables.me
         return {one.id: container_on(one, me) for one in answer.containers}
 

@@ -67,6 +67,8 @@ class Bridges:
         self._refused = False  # the last bridge, for want of the engine's own rules
         #: Networks that the engine would not make, and why.
         self._unmade: dict[str, str] = {}
+        #: Networks whose bridges are there, and not set up yet.
+        self._bare: set[str] = set()
 
     async def copy(
         self, record: NetworkRecord, known: Callable[[], Mapping[str, NetworkRecord]]
@@ -74,7 +76,7 @@ class Bridges:
         """The engine's identifier of its copy of a network; made when it is not there.
 
         ``known`` are all networks of the cluster at any moment. Raises EngineError,
-        EngineRulesGone, EngineUnavailable.
+        EngineRulesGone, EngineUnavailable, ForwardingFailed.
         """
         async with self._making[record.id]:
             return await self._copy(record, known)
@@ -85,6 +87,8 @@ class Bridges:
         bridge = self._kernel.bridge(record)
         for found in await self._engine.networks(label=NETWORK_LABEL):
             if networks.fits(found, record, bridge.name):
+                if record.id in self._bare:
+                    await self._adopt(record)
                 return str(found["Id"])
             other = known().get(found["Labels"][NETWORK_LABEL])
             if other is None or other is record:
@@ -103,9 +107,14 @@ class Bridges:
             raise EngineError(self._unmade[record.id], status=exc.status) from exc
         self._unmade.pop(record.id, None)
         self._refused = False
-        await self._kernel.adopt(record)
         log.info("network-made", network=record.name, bridge=bridge.name)
+        self._bare.add(record.id)
+        await self._adopt(record)
         return made
+
+    async def _adopt(self, record: NetworkRecord) -> None:
+        await self._kernel.adopt(record)
+        self._bare.discard(record.id)
 
     async def sweep(self, kept: Callable[[], Collection[str]]) -> bool:
         """Remove the copies of networks that are gone; says whether one is still in use.
@@ -122,7 +131,16 @@ class Bridges:
             except (EngineError, EngineRulesGone) as exc:
                 log.info("network-not-removed", network=found["Name"], reason=exc.message)
                 used = True
+        self._forget(kept())
         return used
+
+    def _forget(self, kept: Collection[str]) -> None:
+        """What was known of networks that are gone; but not who waits for one at this moment."""
+        for ident in [i for i, lock in self._making.items() if not lock.locked()]:
+            if ident not in kept:
+                del self._making[ident]
+        self._unmade = {ident: why for ident, why in self._unmade.items() if ident in kept}
+        self._bare.intersection_update(kept)
 
     def ailment(self) -> str:
         """What ails the engine's own firewall rules, or nothing."""

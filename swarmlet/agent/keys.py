@@ -147,8 +147,14 @@ class KeyKeeper:
         return None
 
     async def _use(self, ring: Ring) -> None:
-        """Keep the keys, then use them, then tell of them. Raises DiskFailed."""
+        """Keep the keys, then use them, then tell of them; not once they are forgotten.
+
+        Raises DiskFailed.
+        """
         await trio.to_thread.run_sync(durable.keep_file, self._file, msgspec.json.encode(ring))
+        if self._over:  # forgotten meanwhile
+            self._file.unlink(missing_ok=True)
+            return
         self._ring = ring
         public = self.public
         assert public is not None

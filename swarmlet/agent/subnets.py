@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from swarmlet.model.networks import NODE_ADDRESSES, NODE_POOL
-from swarmlet.net.numbers import DEVICE
+from swarmlet.net.numbers import BRIDGE_PREFIX, DEVICE, OUR_DEVICES
 
 _ROUTES: Final = Path("/proc/net/route")
 _ADDRESSES: Final = Path("/proc/net/fib_trie")
@@ -21,7 +21,7 @@ _ADDRESSES: Final = Path("/proc/net/fib_trie")
 _NODE_DEVICE: Final = Path(f"/proc/sys/net/ipv4/conf/{DEVICE}")
 
 #: Interfaces of swarmlet's own overlays begin with these; what they route is no foreign subnet.
-_OURS: Final = ("sl-", "swl")
+_OURS: Final = (BRIDGE_PREFIX, *sorted(OUR_DEVICES))
 
 #: Anything wider is a way out, such as the two halves of the Internet that a VPN routes; an
 #: overlay inside of it is what everybody has.

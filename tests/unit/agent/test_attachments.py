@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from msgspec.structs import replace
 from swarmlet.agent.attachments import Attachments
 from swarmlet.control import forwarding
@@ -66,7 +67,8 @@ class FakeNetworks:
 class Rig:
     """A node ``n1``, its engine, and managers that are one state machine.
 
-    ``deaf``: no manager answers. ``late``: what is committed is not told to the node.
+    ``deaf``: no manager answers; ``wrong``: it answers something else. ``late``: what is committed
+    is not told to the node.
     """
 
     def __init__(self, engine: FakeEngine) -> None:
@@ -76,7 +78,7 @@ class Rig:
         self.world.networks(a_network("front", subnet="10.9.0.0/24", attachable=True))
         self.networks = FakeNetworks()
         self.asked: list[OfContainers] = []
-        self.deaf = self.late = False
+        self.deaf = self.late = self.wrong = False
         self.attachments: Attachments
         engine.networks["f" * 64] = {
             "Id": "f" * 64,
@@ -89,6 +91,8 @@ class Rig:
         if self.deaf:
             raise Unavailable("no manager answers")
         self.asked.append(request)
+        if self.wrong:
+            return Done()
         match request:
             case AskAttach():
                 self._do(AttachContainer(container=request.container))
@@ -350,3 +354,41 @@ async def test_who_leaves_takes_its_containers_out(rig: Rig) -> None:
     await rig.attachments.leave(known=True)
     assert rig.places(container_id) == rig.places(stray) == {}
     assert rig.known == {}
+
+
+async def test_a_wrong_answer_ends_nothing(rig: Rig) -> None:
+    """It is an error like any, and asked for again."""
+    rig.wrong = True
+    await rig.put("intruder", "10.9.0.9")
+    rig.tell()
+    await eventually(lambda: sum(isinstance(one, AskContainers) for one in rig.asked) > 1)
+    with pytest.raises(Unavailable, match="answered AskNetwork with Done"):
+        await rig.attachments.network("front")
+    with pytest.raises(Unavailable, match="answered AskAttach with Done"):
+        async with rig.attachments.attaching(a_container()):
+            pytest.fail("it has no place")
+    rig.wrong = False
+    async with rig.attachments.attaching(a_container()) as [place]:
+        assert place.address
+
+
+async def test_one_container_is_attached_once_at_a_time(rig: Rig) -> None:
+    """Two that connect it wait for each other; another container waits for nobody."""
+    rig.tell()
+    inside: list[str] = []
+    second = trio.Event()
+
+    async def connect() -> None:
+        async with rig.attachments.attaching(a_container()):
+            inside.append("second")
+            second.set()
+
+    async with trio.open_nursery() as nursery:
+        async with rig.attachments.attaching(a_container()):
+            nursery.start_soon(connect)
+            await trio.testing.wait_all_tasks_blocked()
+            async with rig.attachments.attaching(replace(a_container("other"), id="d" * 25)):
+                assert inside == []
+            asked = [one for one in rig.asked if isinstance(one, AskAttach)]
+            assert len(asked) == 2
+        await second.wait()

@@ -238,6 +238,20 @@ async def test_who_leaves_forgets_its_keys(
     assert not (rig.directory / FILE).exists()
 
 
+async def test_keys_that_are_forgotten_during_a_look_stay_forgotten(rig: Rig) -> None:
+    keeper = rig.keeper()
+    await keeper._try_to_begin()
+    rig.now = Instant(rig.now + PACE.period)
+    heard = len(rig.heard)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keeper.look)
+        await trio.testing.wait_all_tasks_blocked()
+        keeper.forget()
+    assert keeper.public is None
+    assert len(rig.heard) == heard
+    assert not (rig.directory / FILE).exists()
+
+
 def test_a_ring_keeps_its_other_fields() -> None:
     """Made, switched, forgot: what is not named stays."""
     ring = replace(coming(), since=after(-5))

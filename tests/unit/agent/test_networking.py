@@ -17,7 +17,7 @@ from swarmlet.agent.networking import Networking
 from swarmlet.agent.records import Records
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import NETWORK_LABEL
-from swarmlet.errors import EngineError, EngineUnavailable
+from swarmlet.errors import EngineError, EngineUnavailable, ForwardingFailed
 from swarmlet.model import checks
 from swarmlet.model.forwarding import (
     DRAIN_LABEL,
@@ -56,6 +56,8 @@ class FakeForwarder:
     def __init__(self) -> None:
         self.tables = Tables()
         self.adopted: list[str] = []
+        #: What the next bridges are refused with.
+        self.refusals: list[ForwardingFailed] = []
         self.stuck = False
         self.cleared = False
         self.failure = ""
@@ -101,6 +103,8 @@ class FakeForwarder:
         return dict.fromkeys(addresses, Connections(open=2, busy=busy))
 
     async def adopt(self, network: NetworkRecord) -> None:
+        if self.refusals:
+            raise self.refusals.pop()
         self.adopted.append(network.name)
 
     async def clear(self) -> None:
@@ -229,6 +233,26 @@ async def test_the_second_task_finds_the_bridge_there(node: Node) -> None:
     (two,) = await node.networking.prepare(attached((FRONT, "10.9.1.6")))
     assert one.network == two.network
     assert node.engine.count("POST /networks/create") == 1
+
+
+async def test_a_bridge_that_was_not_set_up_is_set_up_for_the_next(node: Node) -> None:
+    node.tell(FRONT)
+    node.forwarder.refusals = [ForwardingFailed("bridge sl-net1", "busy")]
+    with pytest.raises(ForwardingFailed):
+        await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    for _ in range(2):
+        await node.networking.prepare(attached((FRONT, "10.9.1.5")))
+    assert node.forwarder.adopted == ["front"]
+    assert node.engine.count("POST /networks/create") == 1
+
+
+async def test_networks_that_are_gone_are_forgotten(node: Node) -> None:
+    node.tell(FRONT, BACK)
+    await node.networking.prepare(attached((FRONT, "10.9.1.5"), (BACK, "10.9.2.7")))
+    made = node.networking._bridges
+    assert set(made._making) == {FRONT.id, BACK.id}
+    node.tell(BACK)
+    await eventually(lambda: set(made._making) == {BACK.id})
 
 
 async def test_many_tasks_at_once_make_one_bridge(node: Node) -> None:
