@@ -12,6 +12,7 @@ import dns.message
 import dns.rcode
 import pytest
 import trio
+from msgspec.structs import replace
 from swarmlet.net import dns as server_module
 from swarmlet.net.dns import Server
 from swarmlet.net.upstreams import Upstreams
@@ -115,6 +116,20 @@ async def test_stranger_is_refused_and_nobody_is_asked_for_it(lab: Lab) -> None:
     for name in ("web.", "example.com."):
         assert (await ask_udp(query(name), lab.port, by=STRANGER)).rcode() == dns.rcode.REFUSED
     assert lab.host.asked == []
+
+
+async def test_nothing_of_an_internal_network_goes_out_in_another_class(lab: Lab) -> None:
+    """Questions of a class that is not IN are not ours to answer, whatever their name."""
+    question = query("web.", "TXT", rdclass="CH")
+    assert addresses(await ask_udp(question, lab.port)) == [ELSEWHERE]
+    known = records()
+    networks = {key: replace(one, internal=True) for key, one in known.networks.items()}
+    lab.server.use(table(lab.port, tables=replace(known, networks=networks)))
+    assert len(lab.host.asked) == 1
+    for ask in (ask_udp, ask_tcp):
+        assert (await ask(question, lab.port)).rcode() == dns.rcode.REFUSED
+    assert addresses(await ask_udp(query("web."), lab.port)) == [VIP]
+    assert len(lab.host.asked) == 1
 
 
 async def test_a_connection_carries_many_questions(lab: Lab) -> None:
