@@ -15,8 +15,8 @@ from tests.e2e.cluster import PATIENCE, Cluster, eventually
 #: Seconds for everything to be as it shall be once all is healed.
 CONVERGENCE: Final = 2 * PATIENCE
 
-#: Seconds for updates to end: three tasks one by one, each of which may drain for 15 s, stop for 10,
-#: start, become healthy and be watched for 5, on a machine that is busy.
+#: Seconds for updates to end: three tasks one by one, each of which may drain for 15 s, stop for
+#: 10, start, become healthy and be watched for 5, on a machine that is busy.
 UPDATES: Final = 4 * PATIENCE
 
 #: Programs of a host, and how many of each there are.
