@@ -237,11 +237,12 @@ class Dispatcher:
             return
         status = NodeStatus(state=NodeState.READY, addr=host, since=self._now())
         same_status = (node.status.state, node.status.addr) == (status.state, status.addr)
-        if node.description == hello.description and same_status:
+        description = self._checked(node_id, hello.description)
+        if node.description == description and same_status:
             return
         change = NodeChange(
             id=node_id,
-            description=hello.description,
+            description=description,
             status=node.status if same_status else status,
         )
         await self._committer.submit(ChangeNodes(changes=(change,))).wait()
@@ -255,12 +256,25 @@ class Dispatcher:
         if not session.describing:
             nursery.start_soon(self._describe, session)
 
+    def _checked(self, node_id: str, description: NodeDescription) -> NodeDescription:
+        """What a node may say of itself."""
+        checked = hearing.with_own_keys(self._replica.view, node_id, description)
+        if checked != description:
+            log.warning(
+                "key-of-another-node",
+                node=node_id,
+                consequence="it takes no part in encrypted networks",
+                fix="leave the cluster with that node and join again: it then makes new keys",
+            )
+        return checked
+
     async def _describe(self, session: Session) -> None:
         """Record what a node said of itself, if that is news: one at a time, and the newest."""
         session.describing = True
         while (description := session.described) is not None:
             session.described = None
             node = self._replica.view.node(session.node_id)
+            description = self._checked(session.node_id, description)
             if node is not None and node.description != description:
                 change = NodeChange(id=session.node_id, description=description)
                 await self._committer.submit(ChangeNodes(changes=(change,))).wait()

@@ -54,6 +54,22 @@ def check_description(description: NodeDescription, peer: str) -> None:
         raise RemoteProtocolError(f"{peer} describes itself at too great length")
 
 
+def with_own_keys(view: View, node_id: str, description: NodeDescription) -> NodeDescription:
+    """What a node says of itself, without keys if one of them is another node's.
+
+    Who announced it first has it: a second one would take that node's packets from it.
+    """
+    tunnel = description.tunnel
+    if tunnel is None:
+        return description
+    ours = set(filter(None, tunnel.lanes))
+    for node in view.nodes():
+        theirs = node.description.tunnel if node.description else None
+        if node.id != node_id and theirs is not None and not ours.isdisjoint(theirs.lanes):
+            return replace(description, tunnel=None)
+    return description
+
+
 def commands(view: View, node_id: str, report: Report) -> list[ReportTasks]:
     """A report as commands that fit in the log, whatever the agent said: of its own tasks only."""
     reports = [

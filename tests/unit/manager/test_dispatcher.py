@@ -126,6 +126,28 @@ async def test_what_a_node_says_of_itself_may_change(rig: Rig) -> None:
         assert record.tunnel == tunnel
 
 
+async def test_a_node_cannot_have_the_key_of_another_one(rig: Rig) -> None:
+    """It would be sent that node's packets. What the other one has let go of is free."""
+    first, second = TunnelKeys(lanes=("key1", "key2")), TunnelKeys(lanes=("key3", "key1"))
+    own = TunnelKeys(lanes=("key2", "key4"), lane=1)
+    await rig.node("w2")
+    async with rig.running() as nursery:
+        agents = {name: await rig.agent(nursery, name) for name in ("w1", "w2")}
+        for agent in agents.values():
+            await agent.welcomed()
+        for name, said, kept in (
+            ("w1", first, first),
+            ("w2", second, None),
+            ("w1", own, own),
+            ("w2", second, second),
+        ):
+            await agents[name].say(Described(description=replace(DESCRIPTION, tunnel=said)))
+            await trio.sleep(2)
+            description = rig.the_node(name).description
+            assert description is not None
+            assert description.tunnel == kept, name
+
+
 async def test_of_many_descriptions_the_last_one_counts(rig: Rig) -> None:
     """The log gets few of them, however fast they come."""
     async with rig.welcomed() as agent:
