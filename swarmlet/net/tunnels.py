@@ -33,8 +33,10 @@ from swarmlet.net.records import Records
 
 _LANE_PLACES: Final = (Place.FIRST_LANE, Place.SECOND_LANE)
 
-#: Seconds: tunnels of a lane that is about to be used are kept ready, so that the first packet by
-#: it waits for no handshake. WireGuard forgets a handshake after 180.
+#: Seconds: tunnels in use, and of a lane that is about to be used, are kept ready, so that the
+#: first packet waits for no handshake (WireGuard forgets one after 180). And an interface that is
+#: new, as its host has booted, greets the others at once: they would go on with the old tunnel, and
+#: were seen to do so for 27.
 KEEPALIVE: Final = 20
 
 #: Where a packet to another node's tunnel goes that finds no tunnel.
@@ -129,7 +131,7 @@ def _tunnels(records: Records, host: HostFacts, own: OwnTunnel) -> Iterator[tupl
     for lane, key in enumerate(own.keys.lanes):
         if not key:
             continue
-        warm = own.warming and lane != own.keys.lane
+        awake = own.warming or lane == own.keys.lane
         yield (
             LANE_DEVICES[lane],
             Tunnel(
@@ -140,7 +142,7 @@ def _tunnels(records: Records, host: HostFacts, own: OwnTunnel) -> Iterator[tupl
                     peer.tunnel.lanes[theirs]: TunnelPeer(
                         endpoint=f"{peer.addr}:{ports[theirs]}",
                         address=node_address(n, _LANE_PLACES[theirs]),
-                        keepalive=KEEPALIVE if warm and theirs == peer.tunnel.lane else 0,
+                        keepalive=KEEPALIVE if awake and theirs == peer.tunnel.lane else 0,
                     )
                     for n, theirs in _their_lanes(records)
                     for peer in (records.keyed[n],)

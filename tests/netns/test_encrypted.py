@@ -205,21 +205,22 @@ def test_without_its_links_a_node_is_silent(lan: Lan, wire: Sniffer) -> None:
     assert not wire.saw(b"secret")
 
 
-def test_a_program_that_dies_or_hangs_is_replaced(lan: Lan) -> None:
-    """wireguard-go; connections go on."""
-    host = lan.hosts[1]
+@pytest.mark.parametrize("number", [1, 2], ids=["the client's", "the server's"])
+def test_a_program_that_dies_or_hangs_is_replaced(lan: Lan, number: int) -> None:
+    """wireguard-go; connections go on, whoever speaks first: the other's tunnel is an old one."""
+    host = lan.hosts[number]
     with connect(lan.containers["secret1"].space, ("10.10.12.12", 80)) as sock:
         sock.settimeout(20)
         assert exchange(sock) == "secret2 10.10.12.11"
         for signal in ("KILL", "STOP"):
-            pid = server_of(lan, 1)
+            pid = server_of(lan, number)
             if not pid:
                 pytest.skip("the kernel encrypts here")
             host.space.run("kill", f"-{signal}", str(pid))
             if signal == "STOP":
                 # Nobody hears of that: the next look finds it.
                 host.space.run("ip", "link", "set", "swl1", "mtu", "1300")
-            eventually(lambda: server_of(lan, 1) not in {0, pid})  # noqa: B023  # called at once
+            eventually(lambda: server_of(lan, number) not in {0, pid})  # noqa: B023  # called at once
             assert exchange(sock) == "secret2 10.10.12.11"
             eventually(lambda: not host.order("differences"))
 
