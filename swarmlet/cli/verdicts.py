@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from swarmlet.model.tunnels import lane_ports
+
 Json = Any
 
 OK: Final = "ok"
@@ -128,16 +130,30 @@ def _of_node(node: Node, report: Json, *, fixed: bool) -> Iterator[Finding]:
         yield Finding(node.name, NAMES)
 
 
+#: What passes by devices of ours: in words, and the devices.
+_DEVICES: Final = {
+    "tasks": ("packets between tasks of different nodes", "swl0", "sl-*"),
+    "encrypted": ("packets of encrypted networks", "swl1", "swlw0", "swlw1", "sl-*"),
+}
+
+
 def _opened(traffic: str, chain: str, report: Json) -> tuple[str, str]:
     """What is refused, in words, and what opens it."""
-    if traffic == "tasks":
-        what, way = "packets between tasks of different nodes", "what comes in by swl0 and sl-*"
-        firewalld = "--zone=trusted --add-interface=swl0 --add-interface=sl-+"
+    if traffic in _DEVICES:
+        what, *devices = _DEVICES[traffic]
+        way = f"what comes in by {', '.join(devices)}"
+        interfaces = (f"--add-interface={device.replace('*', '+')}" for device in devices)
+        firewalld = f"--zone=trusted {' '.join(interfaces)}"
     else:
-        vxlan, control = f"{report['DataPathPort']}/udp", f"{report['ControlPort']}/tcp"
-        port = vxlan if traffic == "vxlan" else control
-        what, way = f"{port} of other nodes", f"{port} from other nodes"
-        firewalld = f"--add-port={port}"
+        data_port = int(report["DataPathPort"])
+        ports = {
+            "vxlan": [f"{data_port}/udp"],
+            "control": [f"{report['ControlPort']}/tcp"],
+            "wireguard": [f"{port}/udp" for port in lane_ports(data_port)],
+        }[traffic]
+        named = " and ".join(ports)
+        what, way = f"{named} of other nodes", f"{named} from other nodes"
+        firewalld = " ".join(f"--add-port={port}" for port in ports)
     if "firewalld" in chain:
         return what, f"sudo firewall-cmd --permanent {firewalld} && sudo firewall-cmd --reload"
     return what, f"let it accept {way}: what another chain accepts is not enough"

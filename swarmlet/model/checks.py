@@ -40,6 +40,8 @@ class Traffic(enum.StrEnum):
     VXLAN = "vxlan"
     CONTROL = "control"
     TASKS = "tasks"  # between tasks of different nodes
+    WIREGUARD = "wireguard"  # of encrypted networks, as it is on the wire
+    ENCRYPTED = "encrypted"  # the same, out of the tunnels
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,15 @@ from typing import Any, Final
 import msgspec
 
 from swarmlet.model.checks import Refusal, Traffic
-from swarmlet.net.numbers import ACCEPTED, BRIDGE_PREFIX, DEVICE, TABLE
+from swarmlet.model.tunnels import lane_ports
+from swarmlet.net.numbers import (
+    ACCEPTED,
+    BRIDGE_PREFIX,
+    DEVICE,
+    ENCRYPTED_DEVICE,
+    LANE_DEVICES,
+    TABLE,
+)
 
 Json = Any
 
@@ -37,8 +45,13 @@ class Packet(msgspec.Struct, frozen=True):
     fields: Mapping[str, str | int]
 
 
-def packets(*, data_port: int, control_port: int, underlay: str) -> list[Packet]:
-    """The packets that every node must get, and pass on, from others."""
+def packets(
+    *, data_port: int, control_port: int, underlay: str, encrypted: bool = False
+) -> list[Packet]:
+    """The packets that a node must get, and pass on, from others.
+
+    ``encrypted``: those of encrypted networks too.
+    """
     fresh: dict[str, str | int] = {"ct state": "new", "ct status": "", "meta nfproto": "ipv4"}
     wire = fresh | ({"meta iifname": underlay} if underlay else {})
     # Our own rules keep it out of connection tracking.
@@ -47,14 +60,32 @@ def packets(*, data_port: int, control_port: int, underlay: str) -> list[Packet]
         "meta l4proto": "udp",
         "udp dport": data_port,
     }
-    bridge = f"{BRIDGE_PREFIX}any"
-    passed = fresh | {"ct mark": ACCEPTED}
-    return [
+    found = [
         Packet(Traffic.VXLAN, "input", tunnel),
         Packet(Traffic.CONTROL, "input", wire | {"meta l4proto": "tcp", "tcp dport": control_port}),
-        Packet(Traffic.TASKS, "forward", passed | {"meta iifname": DEVICE, "meta oifname": bridge}),
-        Packet(Traffic.TASKS, "forward", passed | {"meta iifname": bridge, "meta oifname": DEVICE}),
+        *_between_tasks(Traffic.TASKS, DEVICE, fresh),
     ]
+    if encrypted:
+        found += [
+            Packet(Traffic.WIREGUARD, "input", wire | {"meta l4proto": "udp", "udp dport": port})
+            for port in lane_ports(data_port)
+        ]
+        found += [
+            Packet(Traffic.ENCRYPTED, "input", tunnel | {"meta iifname": device})
+            for device in LANE_DEVICES
+        ]
+        found += _between_tasks(Traffic.ENCRYPTED, ENCRYPTED_DEVICE, fresh)
+    return found
+
+
+def _between_tasks(
+    traffic: Traffic, device: str, fresh: Mapping[str, str | int]
+) -> Iterator[Packet]:
+    """To and from bridges, by the device of an overlay."""
+    bridge = f"{BRIDGE_PREFIX}any"
+    for came, goes in ((device, bridge), (bridge, device)):
+        way: dict[str, str | int] = {"meta iifname": came, "meta oifname": goes}
+        yield Packet(traffic, "forward", {**fresh, "ct mark": ACCEPTED, **way})
 
 
 class Ruleset:

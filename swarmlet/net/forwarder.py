@@ -278,6 +278,7 @@ class Forwarder:
             data_port=self._tables.data_port,
             control_port=self._tables.control_port,
             underlay=self._facts.underlay,
+            encrypted=bool(plan(self._tables, self._facts).links.tunnels),
         )
         try:
             ruleset = Ruleset(listing or b'{"nftables": []}')

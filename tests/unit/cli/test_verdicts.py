@@ -197,6 +197,16 @@ def test_the_way_that_is_broken_is_named(
             "sudo firewall-cmd --permanent --zone=trusted --add-interface=swl0 ",
         ),
         (
+            *("nft table inet firewalld, chain filter_INPUT", "wireguard"),
+            "nft table inet firewalld, chain filter_INPUT refuses 4793/udp and 4794/udp of other ",
+            "sudo firewall-cmd --permanent --add-port=4793/udp --add-port=4794/udp && sudo ",
+        ),
+        (
+            *("nft table inet filter, chain input", "encrypted"),
+            "nft table inet filter, chain input refuses packets of encrypted networks",
+            "let it accept what comes in by swl1, swlw0, swlw1, sl-*: what another chain",
+        ),
+        (
             *("nft table inet filter, chain input", "control"),
             "nft table inet filter, chain input refuses 2377/tcp of other nodes",
             "let it accept 2377/tcp from other nodes: what another chain accepts is not enough",

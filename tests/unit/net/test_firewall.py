@@ -81,6 +81,22 @@ def test_a_host_without_rules_refuses_nothing() -> None:
     assert Ruleset(b'{"nftables": []}').refusals(WANTED) == ()
 
 
+def test_encrypted_networks_need_ports_and_devices_of_their_own() -> None:
+    """Where there is none of them, they are not asked for."""
+    wanted = packets(data_port=4789, control_port=2377, underlay="eth0", encrypted=True)
+
+    def met(found: Ruleset) -> set[tuple[str, str]]:
+        refusals = found.refusals(wanted)
+        return {(r.chain.rpartition(" ")[2], r.traffic.value) for r in refusals}
+
+    ours = {("input", "wireguard"), ("input", "encrypted"), ("forward", "encrypted")}
+    assert met(firewalld()) == EVERYTHING | ours
+    one = ("input_public", [match(UDP, 4793), ACCEPT])
+    assert met(firewalld(one)) == EVERYTHING | ours  # the other lane's is refused
+    both = ("input_public", [match(UDP, {"set": [4793, 4794]}), ACCEPT])
+    assert met(firewalld(both)) == EVERYTHING | ours - {("input", "wireguard")}
+
+
 def test_a_zone_firewall_refuses_all_until_ports_and_devices_are_opened() -> None:
     assert refused(firewalld()) == EVERYTHING
     opened = [
