@@ -102,8 +102,11 @@ class Backend(Protocol):
         """Why the replica may be behind, in a user's words: no quorum is heard, or it lags."""
         ...
 
-    async def barrier(self, *, within: float = 2.0) -> None:
-        """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind in time."""
+    async def barrier(self, *, within: float | None = None) -> None:
+        """Bring the replica up to now, in so many seconds; None: as long as a write may take.
+
+        Raises NoQuorum, LeaderSilent, or ReplicaBehind.
+        """
         ...
 
     async def propose(self, *commands: AnyCommand) -> None:

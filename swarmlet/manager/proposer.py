@@ -108,12 +108,12 @@ class Proposer:
         self._note_lag(applied.index)
         return decode_outcomes(applied.value)
 
-    async def barrier(self, *, within: float = LEADER_SILENT_AFTER) -> None:
-        """Bring the local replica up to now (ReadIndex), in so many seconds.
+    async def barrier(self, *, within: float | None = None) -> None:
+        """Bring the local replica up to now (ReadIndex), in so many seconds; None: as for a write.
 
         Raises NoQuorum, LeaderSilent, or ReplicaBehind.
         """
-        deadline = trio.current_time() + within
+        deadline = trio.current_time() + (LEADER_SILENT_AFTER if within is None else within)
         index = await self._in_time(self._read_index, deadline)
         if index is None:
             raise self._missing_quorum() or LeaderSilent

@@ -35,7 +35,6 @@ from swarmlet.errors import (
     first_error,
 )
 from swarmlet.manager.manager import Manager
-from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model import ids
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.forwarding import NetworkRecord, ServiceRecord
@@ -233,7 +232,7 @@ class Node:
             if status.voter
         }
 
-    async def barrier(self, *, within: float = NO_QUORUM_AFTER) -> None:
+    async def barrier(self, *, within: float | None = None) -> None:
         """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind."""
         with self._managing() as manager:
             await manager.proposer.barrier(within=within)

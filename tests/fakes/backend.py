@@ -199,7 +199,7 @@ class FakeBackend:
     def stale(self) -> str:
         return self.behind
 
-    async def barrier(self, *, within: float = 2.0) -> None:
+    async def barrier(self, *, within: float | None = None) -> None:
         del within
         self.barriers += 1
         self._need_quorum()

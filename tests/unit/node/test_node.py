@@ -16,16 +16,20 @@ from swarmlet.errors import (
     Damaged,
     DiskFailed,
     FailedPrecondition,
+    LeaderSilent,
     NoQuorum,
     NotASwarmManager,
     SwarmletError,
 )
+from swarmlet.manager.proposer import NO_QUORUM_AFTER
 from swarmlet.model.specs import Availability, NodeSpec, Role
 from swarmlet.node import joining, port
 from swarmlet.node import node as node_module
 from swarmlet.node.node import Node
 from swarmlet.rpc.messages import Peer
 from swarmlet.security.identity import Identity
+
+from tests.unit.manager.rig import Rig
 
 INIT = InitRequest(advertise_addr="127.0.0.1:7946", listen_addr="127.0.0.1:7946")
 SPEC = NodeSpec(role=Role.WORKER, availability=Availability.ACTIVE)
@@ -144,6 +148,24 @@ async def test_a_manager_that_is_demoted_meanwhile_answers_as_the_worker_that_it
         with pytest.raises(SwarmletError) as caught:
             await asked()
         assert type(caught.value) is (NotASwarmManager if role is Role.WORKER else type(failure))
+
+
+async def test_who_writes_waits_for_a_slow_leader_as_long_as_the_proposer_does(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    """A bound of the node's own would hide the proposer's: what readers wait is their affair."""
+    node, rig = node_in(tmp_path), Rig()
+
+    async def slow() -> int:
+        await trio.sleep(NO_QUORUM_AFTER + 1)
+        return 0
+
+    node._membership = mock.Mock()
+    node._membership.manager.proposer = rig.proposer
+    with mock.patch.object(rig.consensus, "read_index", slow):
+        await node.barrier()
+        with pytest.raises(LeaderSilent):
+            await node.barrier(within=0.5)
 
 
 async def test_a_machine_with_an_address_that_a_node_may_have_is_refused(
