@@ -73,7 +73,7 @@ LEFT_WITHIN: Final = 10.0
 Ask = Callable[[OfContainers], Awaitable[Answer]]
 
 
-Told = TypeVar("Told", ContainersAre, NetworkIs)
+_Told = TypeVar("_Told", ContainersAre, NetworkIs)
 
 
 class Networks(Protocol):
@@ -200,7 +200,7 @@ class Attachments:
         """
         return (await self._answer(AskNetwork(wanted=wanted), NetworkIs)).network
 
-    async def _answer(self, request: OfContainers, kind: type[Told]) -> Told:
+    async def _answer(self, request: OfContainers, kind: type[_Told]) -> _Told:
         """Ask for an answer of this kind. Raises Unavailable when it is another."""
         answer = await self._ask(request)
         if not isinstance(answer, kind):

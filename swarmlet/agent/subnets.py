@@ -46,10 +46,9 @@ def own_subnets() -> tuple[str, ...]:
 def own_addresses() -> frozenset[str]:
     """The addresses of this machine; none where the kernel does not say."""
     try:
-        lines = _ADDRESSES.read_text("ascii").splitlines()
+        return frozenset(map(str, addresses(_ADDRESSES.read_text("ascii"))))
     except (OSError, UnicodeDecodeError):
         return frozenset()
-    return frozenset(str(one.network_address) for one in _local_addresses(lines))
 
 
 def node_like_addresses() -> tuple[str, ...]:
@@ -62,14 +61,18 @@ def node_like_addresses() -> tuple[str, ...]:
         return ()
 
 
-def among_nodes(addresses: str) -> tuple[str, ...]:
+def addresses(trie: str) -> set[ipaddress.IPv4Address]:
+    """Read the addresses of ``/proc/net/fib_trie``."""
+    return {one.network_address for one in _local_addresses(trie.splitlines())}
+
+
+def among_nodes(trie: str) -> tuple[str, ...]:
     """Those of ``/proc/net/fib_trie`` that a node may have inside the overlay."""
     nodes = ipaddress.IPv4Network(NODE_ADDRESSES)
-    own = {one.network_address for one in _local_addresses(addresses.splitlines())}
-    return tuple(str(one) for one in sorted(own) if one in nodes)
+    return tuple(str(one) for one in sorted(addresses(trie)) if one in nodes)
 
 
-def subnets(routes: str, addresses: str) -> tuple[str, ...]:
+def subnets(routes: str, trie: str) -> tuple[str, ...]:
     """Read ``/proc/net/route`` and ``/proc/net/fib_trie``."""
     ours: list[ipaddress.IPv4Network] = []
     found: list[ipaddress.IPv4Network] = []
@@ -77,7 +80,7 @@ def subnets(routes: str, addresses: str) -> tuple[str, ...]:
         (ours if interface.startswith(_OURS) else found).append(network)
     found += [
         own
-        for own in _local_addresses(addresses.splitlines())
+        for own in _local_addresses(trie.splitlines())
         if not any(own.subnet_of(network) for network in ours)
     ]
     foreign = (n for n in found if not any(n.overlaps(never) for never in _NEVER))

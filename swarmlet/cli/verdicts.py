@@ -3,8 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from swarmlet.model.tunnels import lane_ports
-
 Json = Any
 
 OK: Final = "ok"
@@ -145,11 +143,10 @@ def _opened(traffic: str, chain: str, report: Json) -> tuple[str, str]:
         interfaces = (f"--add-interface={device.replace('*', '+')}" for device in devices)
         firewalld = f"--zone=trusted {' '.join(interfaces)}"
     else:
-        data_port = int(report["DataPathPort"])
         ports = {
-            "vxlan": [f"{data_port}/udp"],
+            "vxlan": [f"{report['DataPathPort']}/udp"],
             "control": [f"{report['ControlPort']}/tcp"],
-            "wireguard": [f"{port}/udp" for port in lane_ports(data_port)],
+            "wireguard": [f"{port}/udp" for port in report["EncryptedPorts"]],
         }[traffic]
         named = " and ".join(ports)
         what, way = f"{named} of other nodes", f"{named} from other nodes"

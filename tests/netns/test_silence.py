@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 import trio
-from swarmlet.clock import SECOND, Nanos, wall_clock
-from swarmlet.model.objects import RootCa
-from swarmlet.model.specs import Role
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.rpc.listener import RemoteNode, dial, serve
 from swarmlet.security import ca
-from swarmlet.security.identity import Identity, IdentityFiles
 from swarmlet.security.tls import Protocol, joining_context, server_context
 
+from tests.fakes import identity
 from tests.netns.rig import Namespace, require
 
 #: Far more than it takes, and far less than the quarter of an hour of TCP alone.
@@ -49,8 +46,8 @@ def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
                 both.set()
 
     async def main() -> None:
-        root = ca.create_root(wall_clock())
-        context = server_context(manager(tmp_path, root))
+        files, root = identity.manager(tmp_path)
+        context = server_context(files)
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port, here, silent = listener.socket.getsockname()[1], trio.Event(), trio.Event()
 
@@ -78,17 +75,3 @@ def test_both_ends_give_up_a_connection_whose_other_end_is_silent(
 
     host.inside(lambda: trio.run(main))
     assert sorted(lost) == ["dialler", "listener"]
-
-
-def manager(folder: Path, root: RootCa) -> IdentityFiles:
-    key = ca.new_key()
-    cert = ca.issue(
-        root,
-        ca.signing_request(key),
-        ca.CertificateSubject("m1", Role.MANAGER, "c1"),
-        now=wall_clock(),
-        life=Nanos(24 * 3600 * SECOND),
-    )
-    files = IdentityFiles(folder)
-    files.save(Identity("m1", Role.MANAGER, "c1", key.decode(), cert, root.cert))
-    return files

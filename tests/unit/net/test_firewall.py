@@ -1,11 +1,12 @@
 """What rules of other programs do to our packets, read from nft's own listing."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from swarmlet.model.checks import Refusal, Traffic
-from swarmlet.net.firewall import Ruleset, packets
+from swarmlet.net.firewall import Packet, Ruleset, packets
 
 Json = Any
 
@@ -44,8 +45,8 @@ def ruleset(
     return Ruleset(json.dumps({"nftables": entries}).encode())
 
 
-def refused(found: Ruleset) -> set[tuple[str, str]]:
-    return {(r.chain.rpartition(" ")[2], r.traffic.value) for r in found.refusals(WANTED)}
+def refused(found: Ruleset, wanted: Sequence[Packet] = WANTED) -> set[tuple[str, str]]:
+    return {(r.chain.rpartition(" ")[2], r.traffic.value) for r in found.refusals(wanted)}
 
 
 def firewalld(*opened: tuple[str, list[Json]]) -> Ruleset:
@@ -85,16 +86,12 @@ def test_encrypted_networks_need_ports_and_devices_of_their_own() -> None:
     """Where there is none of them, they are not asked for."""
     wanted = packets(data_port=4789, control_port=2377, underlay="eth0", encrypted=True)
 
-    def met(found: Ruleset) -> set[tuple[str, str]]:
-        refusals = found.refusals(wanted)
-        return {(r.chain.rpartition(" ")[2], r.traffic.value) for r in refusals}
-
     ours = {("input", "wireguard"), ("input", "encrypted"), ("forward", "encrypted")}
-    assert met(firewalld()) == EVERYTHING | ours
+    assert refused(firewalld(), wanted) == EVERYTHING | ours
     one = ("input_public", [match(UDP, 4793), ACCEPT])
-    assert met(firewalld(one)) == EVERYTHING | ours  # the other lane's is refused
+    assert refused(firewalld(one), wanted) == EVERYTHING | ours  # the other lane's is refused
     both = ("input_public", [match(UDP, {"set": [4793, 4794]}), ACCEPT])
-    assert met(firewalld(both)) == EVERYTHING | ours - {("input", "wireguard")}
+    assert refused(firewalld(both), wanted) == EVERYTHING | ours - {("input", "wireguard")}
 
 
 def test_a_zone_firewall_refuses_all_until_ports_and_devices_are_opened() -> None:

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from swarmlet.clock import SECOND, Nanos, wall_clock
-from swarmlet.model.specs import Role
 from swarmlet.rpc import admission
 from swarmlet.rpc.admission import Handshakes, Places, client_hello
 from swarmlet.rpc.channel import ConnectionLost
 from swarmlet.rpc.listener import RemoteNode, dial, serve
 from swarmlet.security import ca
-from swarmlet.security.identity import Identity, IdentityFiles
 from swarmlet.security.tls import Protocol, joining_context, server_context
+
+from tests.fakes import identity
 
 
 def hello() -> bytes:
@@ -134,12 +133,7 @@ async def test_one_host_cannot_take_the_places_of_all(
 
 async def test_a_node_gets_in_past_a_crowd_that_does_not_finish(tmp_path: Path) -> None:
     """Whole hellos, half ones and silence, from another address; its own handshake is the last."""
-    root, key = ca.create_root(wall_clock()), ca.new_key()
-    subject = ca.CertificateSubject("m1", Role.MANAGER, "c1")
-    request, day = ca.signing_request(key), Nanos(24 * 3600 * SECOND)
-    cert = ca.issue(root, request, subject, now=wall_clock(), life=day)
-    files = IdentityFiles(tmp_path)
-    files.save(Identity("m1", Role.MANAGER, "c1", key.decode(), cert, root.cert))
+    files, root = identity.manager(tmp_path)
     context = server_context(files)
 
     async def greet(stream: trio.abc.Stream, _: RemoteNode) -> None:
