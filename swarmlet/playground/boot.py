@@ -4,8 +4,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -74,7 +74,8 @@ def start_engine(site: Site, record: Record, spot: Spot) -> None:
     (spot.run_dir / "daemon.json").write_text("{}\n")
     environ = {"PATH": _path(record.engine_of(spot.name)), "HOME": "/root"}
     program = _Program("Docker Engine", spot.engine_pidfile, spot.engine_log, spot.engine_socket)
-    program.launch(site, spot, commands.engine(record, spot), environ, beside=_kin(spot))
+    with _kin(spot) as beside:
+        program.launch(site, spot, commands.engine(record, spot), environ, beside=beside)
     program.wait_answer(spot, ENGINE_WITHIN)
 
 
@@ -85,17 +86,28 @@ def _path(engine: str) -> str:
     return path if folder == "." else f"{folder}{os.pathsep}{path}"
 
 
-def _kin(spot: Spot) -> int | None:
-    """A process that an earlier engine of the host left: its containerd, or a container's shim.
+@contextmanager
+def _kin(spot: Spot) -> Iterator[dict[str, int] | None]:
+    """Hold the namespaces of what an earlier engine left: a container's shim, or its containerd.
 
     Containers' namespaces are mounted where only these see them. The next engine must, too: it
-    cleans up by them, as it would on a machine of its own.
+    cleans up by them, as it would on a machine of its own. Descriptors, not a process's id: a
+    containerd dies with its engine, a moment later.
     """
     for pid in sorted(cgroups.members(spot.processes_cgroup)):
-        with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith("containerd"):
-                return pid
-    return None
+        with ExitStack() as stack:
+            try:
+                if not Path(f"/proc/{pid}/comm").read_text().startswith("containerd"):
+                    continue
+                held = {
+                    kind: stack.enter_context(Path(f"/proc/{pid}/ns/{kind}").open("rb")).fileno()
+                    for kind in commands.NAMESPACES
+                }
+            except OSError:
+                continue  # it ended meanwhile
+            yield held
+            return
+    yield None
 
 
 def start_daemon(site: Site, record: Record, host: HostRecord) -> None:
@@ -140,15 +152,17 @@ class _Program:
         command: Sequence[str],
         environ: dict[str, str],
         *,
-        beside: int | None = None,
+        beside: Mapping[str, int] | None = None,
     ) -> None:
-        """Start the program in its host, among the mounts of a process there if one is named."""
+        """Start the program in its host, in these namespaces if any are given."""
         self.pidfile.unlink(missing_ok=True)
         procs = cgroups.make(spot.processes_cgroup) / "cgroup.procs"
         argv = commands.inside(
             site, spot, command, procs=procs, pidfile=self.pidfile, beside=beside
         )
-        machine.launch(argv, log=self.log, env=environ, cwd=spot.data_dir)
+        machine.launch(
+            argv, log=self.log, env=environ, cwd=spot.data_dir, pass_fds=(beside or {}).values()
+        )
 
     def wait_answer(self, spot: Spot, within: float) -> None:
         """Wait until the program answers; one that ended is not waited for."""

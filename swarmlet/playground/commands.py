@@ -1,6 +1,6 @@
 """Render the commands that make a host: pure text and argument lists, run elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +24,8 @@ shift 4; exec "$@"
 """
 
 
-#: Options of nsenter, and the files that they name.
-_OF_A_PROCESS: Final = (("net", "net"), ("uts", "uts"), ("mount", "mnt"))
+#: The namespaces of a host: their files in /proc/PID/ns, and the options of nsenter.
+NAMESPACES: Final = {"net": "net", "uts": "uts", "mnt": "mount"}
 
 #: The same in the mounts of a process of the host: they are made.
 _FOLLOW: Final = 'if [ -n "$1" ]; then echo $$ > "$1"; fi; shift; exec "$@"'
@@ -38,11 +38,12 @@ def inside(
     *,
     procs: Path,
     pidfile: Path | None = None,
-    beside: int | None = None,
+    beside: Mapping[str, int] | None = None,
 ) -> list[str]:
     """Return the command that runs ``command`` in a host's namespaces and cgroup.
 
-    ``beside`` is a process of the host whose mounts it shall see.
+    ``beside`` are descriptors of the namespaces of a process whose mounts it shall see, as
+    :data:`NAMESPACES` names them; the command must inherit them.
 
     ``ip netns exec`` would not do: it remounts /sys, which hides the cgroups from the engine.
     Propagation is slave so that what is unmounted on the machine is not held by a host.
@@ -50,7 +51,7 @@ def inside(
     """
     joined = ["sh", "-c", _JOIN, "sh", str(procs)]
     if beside is not None:
-        of = [f"--{kind}=/proc/{beside}/ns/{file}" for kind, file in _OF_A_PROCESS]
+        of = [f"--{NAMESPACES[kind]}=/proc/self/fd/{fd}" for kind, fd in beside.items()]
         return [
             *joined,
             "nsenter",

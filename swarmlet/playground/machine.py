@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -51,7 +51,14 @@ def run_quietly(argv: Sequence[str]) -> bool:
     return True
 
 
-def launch(argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path) -> None:
+def launch(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    cwd: Path,
+    pass_fds: Collection[int] = (),
+) -> None:
     """Start a program that outlives us, in a session of its own, as a child of init."""
     with log.open("ab") as output:
         subprocess.run(
@@ -61,6 +68,7 @@ def launch(argv: Sequence[str], *, log: Path, env: Mapping[str, str], cwd: Path)
             stderr=output,
             env=dict(env),
             cwd=cwd,
+            pass_fds=pass_fds,
             check=True,
             timeout=COMMAND_TIMEOUT,
         )

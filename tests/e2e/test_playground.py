@@ -291,6 +291,32 @@ def test_an_engine_takes_over_what_a_killed_one_left(make_playground: MakePlaygr
     assert eventually(lambda: len(json.loads(playground.run("m1", *ports).stdout)) == 1)
 
 
+#: A process of that name whose first thread is dead, as while it dies: it has no namespaces then.
+DYING = """
+import ctypes, pathlib, threading, time
+pathlib.Path("/proc/self/comm").write_text("containerd")
+threading.Thread(target=time.sleep, args=(1000,)).start()
+print("dying", flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def test_an_engine_starts_beside_what_dies_still(make_playground: MakePlayground) -> None:
+    """Its containerd dies a moment after an engine that was killed."""
+    playground = make_playground(managers=1, workers=0, wish=FAKE_DAEMON)
+    argv, environ = playground.command_on("m1", [sys.executable, "-c", DYING])
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE) as dying:
+        try:
+            assert dying.stdout
+            assert dying.stdout.readline() == b"dying\n"
+            os.kill(playground.host("m1").engine_pid or 0, signal.SIGKILL)
+            assert eventually(lambda: playground.host("m1").state == "engine stopped")
+            playground.start("m1")
+        finally:
+            dying.kill()
+    assert playground.host("m1").state == "running"
+
+
 def test_daemons_form_a_cluster_and_are_stopped_without_touching_the_engine(
     make_playground: MakePlayground,
 ) -> None:

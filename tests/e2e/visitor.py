@@ -2,9 +2,11 @@
 
 A program, so that it can be run in any network namespace: a host's, a task's. To each place go two
 clients, one that keeps its connection and one that makes a new one for every request. They end with
-their standard input, and say what they met as one line of JSON.
+their standard input, and say what they met as one line of JSON; failures with the time of day
+(UTC), by which the daemons' logs can be read.
 """
 
+import datetime as dt
 import http.client
 import json
 import subprocess
@@ -68,7 +70,8 @@ class Client(threading.Thread):
                 ended = request(connection)
                 self.answered += 1
             except (OSError, http.client.HTTPException) as exc:
-                self.failures.append(f"{self._place} {way} {exc!r}, after {self.answered}")
+                at = dt.datetime.now(dt.UTC).time().isoformat("milliseconds")
+                self.failures.append(f"{at} {self._place} {way} {exc!r}, after {self.answered}")
                 ended = True
             if ended or not self._keep:
                 connection.close()

@@ -63,8 +63,8 @@ def test_a_partition_drops_frames_in_both_directions_and_replaces_an_earlier_one
 def test_a_program_may_share_the_mounts_of_one_that_runs() -> None:
     """Then nothing is mounted again."""
     procs = Path("/cgroup/procs")
-    words = commands.inside(SITE, SPOT, ["dockerd"], procs=procs, beside=77)
-    assert "--mount=/proc/77/ns/mnt" in words
+    words = commands.inside(SITE, SPOT, ["dockerd"], procs=procs, beside={"mnt": 7})
+    assert "--mount=/proc/self/fd/7" in words
     assert not any("mount --bind" in word for word in words)
     assert words[-1] == "dockerd"
     assert "unshare" in commands.inside(SITE, SPOT, ["dockerd"], procs=procs)
