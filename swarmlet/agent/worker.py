@@ -6,7 +6,7 @@ next), :mod:`.supervisor` (who does it), :mod:`.actions` and :mod:`.pulls` (call
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 import msgspec
@@ -159,8 +159,7 @@ class Worker:
             named = {task.task_id for task in assignments.tasks} | set(assignments.others)
             gone |= self._units.ids() - named
             self._told.set()
-            if not assignments.others:
-                self._adopt_strangers()
+            self._adopt_strangers(named)
         for task_id in gone:
             if unit := self._units.get(task_id):
                 self._dismiss(unit)
@@ -203,9 +202,11 @@ class Worker:
         if self._told.is_set():
             self._adopt_strangers()
 
-    def _adopt_strangers(self) -> None:
+    def _adopt_strangers(self, named: Collection[str] = ()) -> None:
         """Containers of tasks that a full assignment does not name: stop and remove them."""
         for task_id, unit in list(self._units.strangers.items()):
+            if task_id in named:
+                continue
             del self._units.strangers[task_id]
             self._units.add(unit)
             self._dismiss(unit)

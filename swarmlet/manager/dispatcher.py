@@ -5,21 +5,21 @@ what it reports is committed together with what other agents report in that mome
 acknowledged. See docs/architecture.md, steps 5 and 6.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 import structlog
 import trio
 
 from swarmlet.clock import Seconds, WallClock
-from swarmlet.control import forwarding, roles
+from swarmlet.control import roles
 from swarmlet.errors import Unavailable
 from swarmlet.manager import briefing, hearing
 from swarmlet.manager.committer import Committer
 from swarmlet.manager.replica import Replica
 from swarmlet.manager.session import Session
 from swarmlet.manager.withdrawals import Withdrawals
-from swarmlet.model.objects import NodeDescription, NodeState, NodeStatus
+from swarmlet.model.objects import NodeDescription, NodeState, NodeStatus, Task, TaskState
 from swarmlet.rpc.channel import Channel, ConnectionLost
 from swarmlet.rpc.frames import RemoteProtocolError
 from swarmlet.rpc.messages import (
@@ -94,6 +94,7 @@ class Dispatcher:
         self._expiry = trio.Event()
         #: Where the daemons of nodes that said hello listen.
         self.ports: dict[str, int] = {}
+        self._begun = trio.Event()
         self._over = False
         self.sessions: dict[str, Session] = {}
 
@@ -103,6 +104,9 @@ class Dispatcher:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._end_withdrawals)
                 with self._replica.watch() as watch:
+                    # What an earlier leader ordered may not be known everywhere.
+                    self._withdraw(self._replica.view.tasks())
+                    self._begun.set()
                     while True:
                         await watch.wait()
                         change, reset = watch.take()
@@ -137,13 +141,45 @@ class Dispatcher:
         touched = {t.id for t in placed}.union(*others)
         if not touched:
             return
-        for task in placed:
-            if not (forwarding.serves(task) or task.status.state.ended):
-                nodes = [s.node_id for s in self.sessions.values() if s.feed.serves(task.id)]
-                self._withdrawals.begin(task.id, nodes, trio.current_time())
-                self._expiry.set()
+        self._do_not_wait_for_lost(change.nodes)
+        self._withdraw(placed)
         for session in self.sessions.values():
             session.touch_records(touched)
+
+    def _withdraw(self, tasks: Iterable[Task]) -> None:
+        """Hold the tasks that are to stop while a node may send connections to them."""
+        view, now = self._replica.view, trio.current_time()
+        leaving = [
+            task
+            for task in tasks
+            if task.attachments
+            and task.desired > TaskState.RUNNING
+            and task.status.state is TaskState.RUNNING
+        ]
+        if not leaving:
+            return
+        # A node that is not lost forwards by what it was told, whether it is connected or not.
+        silent = dict.fromkeys(
+            node.id
+            for node in view.nodes()
+            if node.status.state is NodeState.READY and node.id not in self.sessions
+        )
+        for task in leaving:
+            told = {
+                node_id: session.feed.told_by(task.id)
+                for node_id, session in self.sessions.items()
+                if session.feed.may_send_to(task.id)
+            }
+            self._withdrawals.begin(task.id, silent | told, now)
+        self._expiry.set()
+
+    def _do_not_wait_for_lost(self, node_ids: Iterable[str]) -> None:
+        """No clients come by nodes that are lost, or were removed."""
+        for node_id in node_ids:
+            node = self._replica.view.node(node_id)
+            if node is None or node.status.state is not NodeState.READY:
+                self._withdrawals.down(node_id, trio.current_time())
+                self._expiry.set()
 
     async def _end_withdrawals(self) -> None:
         """Stop tasks that no node sends connections to, or that waited long enough for that."""
@@ -170,6 +206,7 @@ class Dispatcher:
 
     async def _serve(self, channel: Channel[FromAgent], node_id: str, host: str) -> None:
         hello = await _hello(channel)
+        await self._begun.wait()
         if self._over:
             raise ConnectionLost("this manager does not lead any more")
         if not await self._is_known(node_id):
@@ -185,8 +222,6 @@ class Dispatcher:
             finally:
                 if self.sessions.get(node_id) is session:
                     del self.sessions[node_id]
-                    self._withdrawals.left(node_id, trio.current_time())
-                    self._expiry.set()
                     self._ears.ended(node_id, session.goodbye)
 
     async def _is_known(self, node_id: str) -> bool:
@@ -305,6 +340,7 @@ class Dispatcher:
                 case ProbeAnswer():
                     self._ears.probed(message.seq, heard=message.heard)
                 case Forwarded():
+                    session.feed.confirm(message.seq)
                     now = trio.current_time()
                     self._withdrawals.confirmed(session.node_id, message.seq, now)
                     self._expiry.set()

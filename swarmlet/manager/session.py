@@ -12,7 +12,7 @@ import trio
 from swarmlet.manager import briefing
 from swarmlet.manager.feed import Feed
 from swarmlet.manager.withdrawals import Withdrawals
-from swarmlet.model.objects import NodeDescription, TaskState
+from swarmlet.model.objects import NodeDescription, Task, TaskState
 from swarmlet.rpc.channel import Channel
 from swarmlet.rpc.messages import Assignment, Assignments, FromAgent, GoodbyeReason, Settings
 from swarmlet.state.store import View
@@ -65,10 +65,13 @@ class Session:
     async def send_all(self, view: View) -> None:
         """Send all that the node forwards by, and the full assignment set."""
         await self._send_records(view)
-        tasks = [t for t in view.tasks_on_node(self.node_id) if briefing.sendable(t)]
+        known = [t for t in view.tasks_on_node(self.node_id) if briefing.sendable(t)]
+        held = [task.id for task in known if self._is_held(task)]
+        tasks = [task for task in known if not self._is_held(task)]
         self._sent = {task.id: task.desired for task in tasks}
+        self._dirty.update(dict.fromkeys(held))
         pieces = list(briefing.pieces([briefing.assignment(view, task) for task in tasks]))
-        others = tuple(task.task_id for piece in pieces[1:] for task in piece)
+        others = (*held, *(task.task_id for piece in pieces[1:] for task in piece))
         await self.channel.send(Assignments(full=True, tasks=pieces[0], others=others))
         for piece in pieces[1:]:
             await self.channel.send(Assignments(full=False, tasks=piece))
@@ -93,12 +96,16 @@ class Session:
 
     async def _send_records(self, view: View) -> None:
         touched, self._touched = self._touched, {}
-        serving = [ident for ident in touched if self.feed.serves(ident)]
         messages = self.feed.next(view, touched)
-        withdrawn = [task_id for task_id in serving if not self.feed.serves(task_id)]
-        self._withdrawals.told(self.node_id, withdrawn, self.feed.seq)
+        self._withdrawals.told(self.node_id, self.feed.withdrawn)
+        if messages and messages[0].full:
+            self._withdrawals.told_all(self.node_id, self.feed.seq)
         for message in messages:
             await self.channel.send(message)
+
+    def _is_held(self, task: Task) -> bool:
+        """Whether the node must not be told yet that a task is to stop."""
+        return task.desired > TaskState.RUNNING and self._withdrawals.holds(task.id)
 
     def _difference(self, view: View, dirty: Iterable[str]) -> Assignments:
         tasks: list[Assignment] = []
@@ -108,7 +115,7 @@ class Session:
             if task is None:
                 if self._sent.pop(task_id, None) is not None:
                     gone.append(task_id)
-            elif task.desired > TaskState.RUNNING and self._withdrawals.holds(task_id):
+            elif self._is_held(task):
                 self._dirty[task_id] = None  # the dispatcher wakes this session in time
             elif briefing.sendable(task) and self._sent.get(task_id) is not task.desired:
                 self._sent[task_id] = task.desired

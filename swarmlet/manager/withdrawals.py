@@ -6,7 +6,7 @@ later (:data:`LINGER`); or after :data:`PATIENCE`, since a node that does not an
 task alive. Pure: time is an argument.
 """
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 from swarmlet.clock import Seconds
@@ -29,21 +29,29 @@ class Withdrawals:
         self._open: dict[str, dict[str, int | None]] = {}
         self._deadlines: dict[str, float] = {}
 
-    def begin(self, task_id: str, nodes: Iterable[str], now: float) -> None:
-        """A task shall stop; these nodes send connections to it."""
-        waiting = dict.fromkeys(nodes)
-        if waiting and task_id not in self._open:
-            self._open[task_id] = waiting
+    def begin(self, task_id: str, nodes: Mapping[str, int | None], now: float) -> None:
+        """A task shall stop; these nodes send connections to it.
+
+        With the number of the message that told them not to, where one was sent already.
+        """
+        if nodes and task_id not in self._open:
+            self._open[task_id] = dict(nodes)
             self._deadlines[task_id] = now + PATIENCE
 
     def holds(self, task_id: str) -> bool:
         """Whether a task must not be stopped yet."""
         return task_id in self._open
 
-    def told(self, node_id: str, task_ids: Iterable[str], seq: int) -> None:
-        """A node was told, with this message, that tasks take no connections any more."""
-        for task_id in task_ids:
+    def told(self, node_id: str, messages: Mapping[str, int]) -> None:
+        """A node was told, by these messages, that tasks take no connections any more."""
+        for task_id, seq in messages.items():
             waiting = self._open.get(task_id, {})
+            if node_id in waiting:
+                waiting[node_id] = seq
+
+    def told_all(self, node_id: str, seq: int) -> None:
+        """A node is told everything anew, by this message: it may have missed what was before."""
+        for waiting in self._open.values():
             if node_id in waiting:
                 waiting[node_id] = seq
 
@@ -51,8 +59,11 @@ class Withdrawals:
         """A node forwards by a message. What nobody waits for any more ends soon."""
         self._strike(node_id, seq, now)
 
-    def left(self, node_id: str, now: float) -> None:
-        """A node's session ended: nobody waits for it."""
+    def down(self, node_id: str, now: float) -> None:
+        """A node is lost or gone: nobody waits for it.
+
+        Not so when only its session ended: its kernel goes on to forward.
+        """
         self._strike(node_id, None, now)
 
     def expired(self, now: float) -> list[str]:

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from swarmlet.manager.feed import Feed
 from swarmlet.model.forwarding import TaskRecord
 from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
 from swarmlet.model.objects import (
@@ -47,20 +48,21 @@ async def rig(autojump_clock: object) -> Rig:
         await rig.proposer.propose(ChangeNodes(changes=(NodeChange(id=node_id, status=status),)))
     spec = NetworkSpec(name="net", ipam=Ipam(config=(IpamConfig(subnet="10.9.0.0/24"),)))
     await rig.proposer.propose(PutNetwork(network=Network(id="net", spec=spec)))
-    await put_service(rig)
+    await put_service(rig, "net")
     return rig
 
 
-async def put_service(rig: Rig, *ports: PortConfig) -> None:
+async def put_service(rig: Rig, *networks: str) -> None:
     spec = ServiceSpec(
         name="web",
         task_template=TaskSpec(
             container_spec=ContainerSpec(image="busybox"),
-            networks=(NetworkAttachment(target="net"),),
+            networks=tuple(NetworkAttachment(target=network) for network in networks),
         ),
-        endpoint_spec=EndpointSpec(ports=ports) if ports else None,
     )
-    await rig.proposer.propose(PutService(service=Service(id="s1", spec=spec), expect=0))
+    known = rig.replica.view.service("s1")
+    expect = known.version if known else 0
+    await rig.proposer.propose(PutService(service=Service(id="s1", spec=spec), expect=expect))
 
 
 async def runs(rig: Rig, task_id: str, node_id: str, *, halted: bool = False) -> None:
@@ -191,6 +193,69 @@ async def test_a_node_that_does_not_confirm_keeps_no_task_alive(rig: Rig) -> Non
         order = await near.hear()
         assert isinstance(order, Assignments)
         assert [t.desired for t in order.tasks] == [TaskState.SHUTDOWN]
+
+
+async def test_a_node_that_is_not_connected_is_waited_for_too(rig: Rig) -> None:
+    """As when a leader begins: a kernel forwards by what it was told before."""
+    await rig.task("t1", "w1", slot=1)
+    await rig.task("t2", "w2", slot=2)
+    await runs(rig, "t1", "w1")
+    await shut_down(rig, "t1")
+    async with rig.running() as nursery:
+        near = await rig.agent(nursery, "w1")
+        everything = await near.welcomed()
+        assert (everything.tasks, everything.others) == ((), ("t1",))
+        await near.say(Forwarded(seq=1))
+        far = await rig.agent(nursery, "w2")
+        await far.welcomed()
+        before = trio.current_time()
+        await far.say(Forwarded(seq=1))
+        order = await near.hear()
+        assert isinstance(order, Assignments)
+        assert [(t.task_id, t.desired) for t in order.tasks] == [("t1", TaskState.SHUTDOWN)]
+        assert trio.current_time() - before < 1
+
+
+async def test_a_node_that_is_lost_is_not_waited_for(rig: Rig) -> None:
+    await rig.task("t1", "w1", slot=1)
+    await runs(rig, "t1", "w1")
+    async with rig.running() as nursery:
+        near = await rig.agent(nursery, "w1")
+        await near.welcomed()
+        await near.say(Forwarded(seq=1))
+        await shut_down(rig, "t1")
+        await near.say(Forwarded(seq=(await news(near)).seq))
+        await trio.testing.wait_all_tasks_blocked()
+        before = trio.current_time()
+        lost = NodeStatus(state=NodeState.DOWN, addr="10.99.0.2")
+        await rig.proposer.propose(ChangeNodes(changes=(NodeChange(id="w2", status=lost),)))
+        order = await near.hear()
+        assert isinstance(order, Assignments)
+        assert [(t.task_id, t.desired) for t in order.tasks] == [("t1", TaskState.SHUTDOWN)]
+        assert trio.current_time() - before < 1
+
+
+async def test_a_node_is_not_known_to_have_stopped_before_it_says_so(rig: Rig) -> None:
+    """Whatever the reason was to tell it: here, that it comes into another network."""
+    await rig.task("t1", "w1", slot=1)
+    await runs(rig, "t1", "w1")
+    feed = Feed("w1")
+    feed.next(rig.replica.view, [])
+    assert feed.may_send_to("nobody knows")
+    feed.confirm(feed.seq)
+    assert not feed.may_send_to("nobody knows")
+    assert (feed.may_send_to("t1"), feed.told_by("t1")) == (True, None)
+    await shut_down(rig, "t1")
+    spec = NetworkSpec(name="late", ipam=Ipam(config=(IpamConfig(subnet="10.8.0.0/24"),)))
+    await rig.proposer.propose(PutNetwork(network=Network(id="late", spec=spec)))
+    await put_service(rig, "net", "late")
+    await rig.task("t2", "w1", slot=2)
+    feed.next(rig.replica.view, ["t2"])
+    assert (feed.may_send_to("t1"), feed.told_by("t1")) == (True, 2)
+    feed.confirm(1)
+    assert feed.may_send_to("t1")
+    feed.confirm(2)
+    assert not feed.may_send_to("t1")
 
 
 async def test_an_ended_task_is_gone(rig: Rig) -> None:
