@@ -41,15 +41,12 @@ def endpoints(app: App, service: str, style: str) -> None:
     """
     found = services.get(app, service)
     names = {str(n["Id"]): str(n["Name"]) for n in app.client.get("/networks") or ()}
-    hosts = {
-        str(n["ID"]): str((n.get("Description") or {}).get("Hostname", ""))
-        for n in app.client.get("/nodes") or ()
-    }
+    nodes = {str(n["ID"]): n for n in app.client.get("/nodes") or ()}
     tasks = app.client.get("/tasks", filters(service=[str(found["ID"])])) or ()
     counted = app.client.get(f"/swarmlet/services/{found['ID']}/connections")["Connections"]
     rows = [*_own(found, names), *_published(found)]
     for task in sorted(tasks, key=lambda t: (t.get("Slot", 0), t["ID"])):
-        rows += _of_task(task, str(found["Spec"]["Name"]), hosts, counted)
+        rows += _of_task(task, str(found["Spec"]["Name"]), nodes, counted)
     show(app, COLUMNS, rows, style=style)
 
 
@@ -89,20 +86,24 @@ def _where(port: str, address: str | None) -> str:
     return port.replace("*:", f"{address}:", 1) if address else port
 
 
-def _of_task(task: Json, service: str, hosts: dict[str, str], counted: dict[str, int]) -> list[Row]:
+def _of_task(
+    task: Json, service: str, nodes: dict[str, Json], counted: dict[str, int]
+) -> list[Row]:
     state = str((task.get("Status") or {}).get("State", ""))
     if state in _ENDED:
         return []
-    node = hosts.get(str(task.get("NodeID", "")), "")
+    node = nodes.get(str(task.get("NodeID", "")), {})
+    host = str((node.get("Description") or {}).get("Hostname", ""))
+    is_lost = (node.get("Status") or {}).get("State") == "down"
     labels = ((task.get("Spec") or {}).get("ContainerSpec") or {}).get("Labels") or {}
-    where = task.get("Slot") or node
+    where = task.get("Slot") or host
     return [
         _row(
             str(network.get("Spec", {}).get("Name") or network.get("ID", "")[:_SHORT]),
             _plain(address),
             f"{service}.{where}",
-            node,
-            _word(state, str(task.get("DesiredState", ""))),
+            host,
+            "node down" if is_lost else _word(state, str(task.get("DesiredState", ""))),
             str(labels.get(_WEIGHT, "1")),
             str(counted.get(str(task["ID"]), "?")),
         )

@@ -192,7 +192,7 @@ class World:
         return service
 
     def node_state(self, node_id: str, state: NodeState) -> None:
-        status = NodeStatus(state=state, addr="10.0.0.1")
+        status = NodeStatus(state=state, addr="10.0.0.1", since=self.now)
         self.ok(ChangeNodes(changes=(NodeChange(id=node_id, status=status),)))
 
     def report(self, task_id: str, state: TaskState) -> None:

@@ -125,6 +125,21 @@ def test_init_says_where_networks_get_their_addresses(api: FakeApi, cli: Cli) ->
     assert (sent.body["SubnetSize"], sent.body["DataPathPort"]) == (26, 7789)
 
 
+def test_endpoints_says_whose_node_is_down(api: FakeApi, cli: Cli) -> None:
+    """Its tasks may be there still: nobody can tell, and nobody is sent to them."""
+    web, lost = swarm.service("web"), swarm.node("wrk-1", state="down")
+    task = swarm.task(web, 1, desired="shutdown")
+    network = {"ID": OV["Id"], "Spec": {"Name": "ov"}}
+    task["NetworksAttachments"] = [{"Network": network, "Addresses": ["10.0.1.3/24"]}]
+    task["NodeID"] = lost["ID"]
+    api.on("GET /nodes", [lost])
+    api.on("GET /services/web", web)
+    api.on("GET /tasks", [task])
+    api.on(f"GET /swarmlet/services/{web['ID']}/connections", {"Connections": {}})
+    *_, row = cli("service", "endpoints", "web").out.splitlines()
+    assert row.split() == ["ov", "10.0.1.3", "web.1", "wrk-1", "node", "down", "1", "?"]
+
+
 def test_endpoints_shows_who_answers_where(api: FakeApi, cli: Cli) -> None:
     web = swarm.service("web", replicas=2)
     web["Endpoint"] = {

@@ -52,6 +52,21 @@ def test_a_dead_node_keeps_none(world: World) -> None:
     assert leaving(world, "n1") == 0
 
 
+def test_a_day_later_nobody_waits_for_what_a_dead_node_ran(world: World) -> None:
+    """What its tasks held is free then, though it may never come back nor be removed."""
+    down_at = world.now
+    world.node_state("n0", NodeState.DOWN)
+    world.run()
+    (task,) = [t for t in world.store.tasks_on_node("n0") if not t.status.state.ended]
+    decision = enforcer.decide(world.store, ["n0"], world.now)
+    assert decision.commands == ()
+    assert decision.again == {"n0": down_at + enforcer.ORPHANED_AFTER}
+    world.now = Instant(down_at + enforcer.ORPHANED_AFTER)
+    world.run()
+    assert world.task(task.id).status.state is TaskState.ORPHANED
+    assert enforcer.decide(world.store, ["n0"], world.now) == Decision()
+
+
 @pytest.mark.parametrize(
     ("availability", "expected"), [(Availability.DRAIN, 1), (Availability.PAUSE, 0)]
 )
