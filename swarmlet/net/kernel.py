@@ -57,6 +57,15 @@ class Look(msgspec.Struct, frozen=True):
     indexes: Indexes
 
 
+#: How ip says that what it shall remove is not there (ESRCH, ENOENT, ENODEV, and its own words).
+_ABSENCE: Final = (
+    "No such process",
+    "No such file or directory",
+    "FIB table does not exist",
+    "Cannot find device",
+)
+
+
 class Kernel:
     """The links of this host. ``directory`` keeps what must be put back one day."""
 
@@ -106,7 +115,7 @@ class Kernel:
 
     async def finish(self, changes: Changes) -> None:
         """Do what comes after the rules: nothing leads to it any more."""
-        failures = await self._batch("ip", changes.removals)
+        failures = _besides_absence(await self._batch("ip", changes.removals))
         for change in changes.gone_tunnels:
             await self.wireguard.remove(change.name)
         for chain in changes.no_accept:
@@ -198,6 +207,21 @@ class Kernel:
             return msgspec.json.decode(self._remembered.read_bytes(), type=dict[str, str])
         except (FileNotFoundError, msgspec.MsgspecError):
             return {}
+
+
+def _besides_absence(failures: list[str]) -> list[str]:
+    """What failed for another reason than that somebody else had removed the same already."""
+    return [
+        text
+        for text in failures
+        if not all(
+            line.startswith("Command failed") or _is_absence(line) for line in text.splitlines()
+        )
+    ]
+
+
+def _is_absence(line: str) -> bool:
+    return any(word in line for word in _ABSENCE)
 
 
 def _along() -> list[str]:
