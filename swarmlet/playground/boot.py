@@ -19,6 +19,10 @@ from swarmlet.playground.records import HostRecord, Record
 #: on two busy cores a hundred times that is still no reason to give up.
 ENGINE_WITHIN: Final = 90.0
 
+#: Seconds for a containerd to end after its engine, as the kernel has it do. An engine that finds
+#: it dying waits for its answer, and gives up.
+CONTAINERD_ENDS_WITHIN: Final = 5.0
+
 #: Seconds for swarmletd to answer its first ping.
 DAEMON_WITHIN: Final = 60.0
 
@@ -68,9 +72,13 @@ def start_engine(site: Site, record: Record, spot: Spot) -> None:
     for folder in (spot.run_dir, spot.data_dir):
         folder.mkdir(parents=True, exist_ok=True)
     containerd = spot.run_dir / "exec/containerd/containerd.pid"
-    runs = machine.pid_in(containerd, cgroups.members(spot.processes_cgroup)) is not None
-    for stale in (spot.run_dir / "docker.pid", spot.engine_socket, *([] if runs else [containerd])):
-        stale.unlink(missing_ok=True)
+    ended = wait(
+        CONTAINERD_ENDS_WITHIN,
+        lambda: machine.pid_in(containerd, cgroups.members(spot.processes_cgroup)) is None,
+    )
+    stale = [spot.run_dir / "docker.pid", spot.engine_socket, *([containerd] if ended else [])]
+    for path in stale:
+        path.unlink(missing_ok=True)
     (spot.run_dir / "daemon.json").write_text("{}\n")
     environ = {"PATH": _path(record.engine_of(spot.name)), "HOME": "/root"}
     program = _Program("Docker Engine", spot.engine_pidfile, spot.engine_log, spot.engine_socket)

@@ -65,7 +65,8 @@ def kill(cgroup: str) -> None:
     """SIGKILL every process in a cgroup and below it, and wait until they are gone.
 
     ``cgroup.kill`` (Linux 5.14) is atomic; without it, kill until a round finds nobody, since a
-    process may fork while the list is read.
+    process may fork while the list is read. One that v1 has frozen (``docker pause``) dies when it
+    is let go.
     """
     deadline = time.monotonic() + GONE_WITHIN
     atomic = holder() / cgroup / "cgroup.kill"
@@ -76,6 +77,7 @@ def kill(cgroup: str) -> None:
             for pid in members(cgroup):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        _thaw(cgroup)
         if time.monotonic() > deadline:
             left = " ".join(map(str, sorted(members(cgroup))))
             raise FailedPrecondition(
@@ -83,6 +85,14 @@ def kill(cgroup: str) -> None:
                 advice="they hang in the kernel (state D in ps); try again, or reboot",
             )
         time.sleep(0.01)
+
+
+def _thaw(cgroup: str) -> None:
+    for root, _ in hierarchies():
+        for folder in _tree(root / cgroup):
+            if (folder / "freezer.state").exists():
+                with suppress(OSError):
+                    (folder / "freezer.state").write_text("THAWED")
 
 
 def remove(cgroup: str) -> list[Path]:

@@ -253,6 +253,16 @@ def test_nothing_of_a_killed_host_runs_or_answers_until_it_is_started(
         playground.start("m1")
 
 
+def test_a_host_with_a_paused_container_can_be_killed(make_playground: MakePlayground) -> None:
+    """A frozen process does not even die."""
+    playground = make_playground(managers=1, workers=0, wish=ENGINES_ONLY)
+    sleeper = f"sleep {os.getpid()}4321"
+    playground.run("m1", "docker", "run", "-d", "--name=job", "busybox:lab", *sleeper.split())
+    playground.run("m1", "docker", "pause", "job")
+    playground.kill("m1")
+    assert not processes(sleeper)
+
+
 def test_all_hosts_lose_power_at_once_and_boot_at_once(make_playground: MakePlayground) -> None:
     playground = make_playground(managers=1, workers=1, wish=FAKE_DAEMON)
     playground.kill("m1", "w1")
