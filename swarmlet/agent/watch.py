@@ -6,22 +6,24 @@ task (:mod:`swarmlet.agent.reboot`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 import structlog
 import trio
 
-from swarmlet.agent import processes
+from swarmlet.agent import probing, processes
 from swarmlet.agent.backoff import Backoff
+from swarmlet.agent.prober import Prober
 from swarmlet.agent.pulse import Pulse
 from swarmlet.agent.reboot import Death, ended_by_host
 from swarmlet.agent.units import Unit, Units
-from swarmlet.clock import Rng, Seconds
+from swarmlet.clock import Rng, Seconds, WallClock
 from swarmlet.engine import convert
 from swarmlet.engine.client import Engine, Event
 from swarmlet.engine.convert import Container
 from swarmlet.engine.incarnation import Incarnation
+from swarmlet.engine.tunnel import parse_version
 from swarmlet.errors import EngineError, EngineUnavailable, NotFound
 
 #: What supervisors need to know; other events (exec, attach, rename...) never leave the engine.
@@ -47,6 +49,7 @@ class EngineWatch:
         units: Units,
         *,
         calls: trio.CapacityLimiter,
+        clock: WallClock,
         rng: Rng,
         changed: Callable[[], None],
         halted: Callable[[Unit], None],
@@ -62,6 +65,8 @@ class EngineWatch:
         self._incarnation = Incarnation(name="", started_at=convert.instant(""))
         self._ready = trio.Event()  # the event stream is up and the units know their containers
         self._pulse = Pulse(engine, missed=self._missed)
+        self._prober = Prober(engine, self._health_changed, clock=clock)
+        self._checking = trio.CancelScope()
         self._stream = trio.CancelScope()  # of the present try to hold a stream of events
         self._nursery: trio.Nursery | None = None
         self._turn = 0  # counts resynchronisations: what was learnt across one is void
@@ -98,6 +103,7 @@ class EngineWatch:
 
     def see(self, unit: Unit, found: Container | None) -> None:
         """Take over what the engine showed of a unit's container; None: there is none."""
+        found = self._prober.seen(found) if found else None
         unit.learn(container=found)
         self._see_process(unit, found)
         if found is not None and found.running:
@@ -220,6 +226,25 @@ class EngineWatch:
         self._turn += 1
         self._resynced()
         self._ready.set()
+        self._check_forgotten(found.values())
+
+    def _check_forgotten(self, containers: Iterable[Container]) -> None:
+        """Have the agent check what the engine does not: see :mod:`.probing`."""
+        self._checking.cancel()
+        self._checking = trio.CancelScope()
+        api = parse_version(self._engine.api_version)
+        forgotten = probing.forgotten(containers, self._incarnation, api)
+        if self._nursery is not None:
+            self._nursery.start_soon(self._check_health, forgotten, self._checking)
+
+    async def _check_health(self, of: list[Container], scope: trio.CancelScope) -> None:
+        with scope:
+            await self._prober.run(of)
+
+    def _health_changed(self, container: Container) -> None:
+        if unit := self._units.get(container.task_id):
+            unit.stale = True
+            unit.wake()
 
     async def _inspect(self, container_ids: list[str]) -> dict[str, Container]:
         """The containers that are still there, by task."""

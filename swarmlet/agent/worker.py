@@ -76,6 +76,7 @@ class Worker:
             engine,
             self._units,
             calls=calls,
+            clock=clock,
             rng=rng,
             changed=self._keeper.changed,
             halted=self._halted,

@@ -173,6 +173,20 @@ class Engine:
             Request("POST", f"/containers/{container}/kill", query={"signal": signal})
         )
 
+    async def execute(self, container: str, command: Sequence[str]) -> str:
+        """Begin a command in a container, as its own user; returns the command's identifier."""
+        answer = await self._wire.call(
+            Request("POST", f"/containers/{container}/exec", body={"Cmd": list(command)})
+        )
+        ident = str(answer["Id"])
+        await self._wire.call(Request("POST", f"/exec/{ident}/start", body={"Detach": True}))
+        return ident
+
+    async def exit_code(self, ident: str) -> int | None:
+        """How a command ended; None while it runs."""
+        shown = await self._wire.call(Request("GET", f"/exec/{ident}/json"))
+        return None if shown["Running"] else int(shown["ExitCode"])
+
     async def remove(self, container: str) -> None:
         """Remove a container and its anonymous volumes, by force. One that is gone is fine."""
         with contextlib.suppress(NotFound):

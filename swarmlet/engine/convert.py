@@ -7,9 +7,9 @@ from typing import Any, Final
 
 import msgspec
 
-from swarmlet.clock import Instant, Seconds
+from swarmlet.clock import Instant, Nanos, Seconds
 from swarmlet.engine.networks import Endpoint
-from swarmlet.model.defaults import stop_grace
+from swarmlet.model.defaults import HEALTH_PERIOD, HEALTH_RETRIES, stop_grace
 from swarmlet.model.objects import ContainerStatus
 from swarmlet.model.specs import (
     ContainerSpec,
@@ -28,6 +28,9 @@ Json = dict[str, Any]
 TASK_LABEL: Final = "swarmlet.task"
 
 _NAMED: Final = "com.docker.swarm."
+
+#: What carries out a line of shell, unless the image names another.
+_SHELL: Final = ("/bin/sh", "-c")
 
 
 def stop_seconds(spec: TaskSpec) -> Seconds:
@@ -264,11 +267,22 @@ def _bindings(ports: list[PortConfig]) -> dict[str, list[Json]]:
 # --- inspect ------------------------------------------------------------------------------------
 
 
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A health check as its engine carries it out, defaults filled in."""
+
+    command: tuple[str, ...]
+    interval: Nanos
+    timeout: Nanos
+    retries: int
+    start_period: Nanos
+
+
 class Container(msgspec.Struct, frozen=True, kw_only=True):
     """A task's container, as its engine last showed it.
 
     ``health`` is "" without a health check, else starting, healthy or unhealthy; it stays after the
-    end. ``finished_at`` is 0 for one that never ended. ``error`` says why it could not be started.
+    end; ``checked_at`` is when the last check was begun, 0 before the first. ``finished_at`` is 0
+    for one that never ended. ``error`` says why it could not be started.
     """
 
     id: str
@@ -279,6 +293,9 @@ class Container(msgspec.Struct, frozen=True, kw_only=True):
     oom_killed: bool = False
     error: str = ""
     health: str = ""
+    check: Check | None = None
+    checked_at: Instant = Instant(0)
+    started_at: Instant = Instant(0)
     finished_at: Instant = Instant(0)
     memory_limit: int = 0
 
@@ -307,7 +324,8 @@ def container(inspected: Json) -> Container:
     """Read the answer to ``GET /containers/ID/json``."""
     state = inspected.get("State") or {}
     config = inspected.get("Config") or {}
-    health = (state.get("Health") or {}).get("Status", "")
+    shown = state.get("Health") or {}
+    health, checks = shown.get("Status", ""), shown.get("Log") or []
     return Container(
         id=inspected["Id"],
         task_id=(config.get("Labels") or {}).get(TASK_LABEL, ""),
@@ -317,8 +335,30 @@ def container(inspected: Json) -> Container:
         oom_killed=state.get("OOMKilled", False),
         error=state.get("Error", ""),
         health="" if health == "none" else health,
+        check=_check(config),
+        checked_at=instant(checks[-1].get("Start", "")) if checks else Instant(0),
+        started_at=instant(state.get("StartedAt", "")),
         finished_at=instant(state.get("FinishedAt", "")),
         memory_limit=(inspected.get("HostConfig") or {}).get("Memory", 0),
+    )
+
+
+def _check(config: Json) -> Check | None:
+    """The health check of a container, out of its ``Config`` (moby, daemon/health.go)."""
+    shown = config.get("Healthcheck") or {}
+    match shown.get("Test") or []:
+        case ["CMD", *words]:
+            command = words
+        case ["CMD-SHELL", line]:
+            command = [*(config.get("Shell") or _SHELL), line]
+        case _:
+            return None
+    return Check(
+        command=tuple(command),
+        interval=Nanos(shown.get("Interval") or HEALTH_PERIOD),
+        timeout=Nanos(shown.get("Timeout") or HEALTH_PERIOD),
+        retries=shown.get("Retries") or HEALTH_RETRIES,
+        start_period=Nanos(shown.get("StartPeriod") or 0),
     )
 
 
