@@ -10,14 +10,11 @@ from msgspec.structs import replace
 from swarmlet.errors import ForwardingFailed, TunnelFailed
 from swarmlet.model.forwarding import Attachment, PeerRecord, ServiceRecord, Tables, TaskRecord
 from swarmlet.net import forwarder as module
+from swarmlet.net import stale_flows
+from swarmlet.net.doubts import RECONCILE
+from swarmlet.net.encryption import TUNNEL_RETRY
 from swarmlet.net.facts import HostFacts, OwnTunnel, Port
-from swarmlet.net.forwarder import (
-    LAST_RETRY,
-    MIND_SETTINGS,
-    RECONCILE,
-    TUNNEL_RETRY,
-    Forwarder,
-)
+from swarmlet.net.forwarder import LAST_RETRY, MIND_SETTINGS, Forwarder
 from swarmlet.net.kernel import Look
 from swarmlet.net.links import Changes, Links
 from swarmlet.net.numbers import bridge_name
@@ -107,7 +104,7 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
     monkeypatch.setattr(module, "watch_links", deaf)
     monkeypatch.setattr(module, "watch_rules", deaf)
-    monkeypatch.setattr(module, "forget", forget)
+    monkeypatch.setattr(stale_flows, "forget", forget)
     forwarder, kernel, nft = Forwarder(tmp_path), FakeKernel(), FakeNft()
     monkeypatch.setattr(forwarder, "_kernel", kernel)
     monkeypatch.setattr(forwarder, "_nft", nft)
