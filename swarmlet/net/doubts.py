@@ -53,8 +53,8 @@ class Doubts:
             return _ALL
         return self._news if now >= self._look_at else News.NONE
 
-    def looking(self, news: News, now: float) -> None:
-        """A look begins."""
-        self._news &= ~news
+    def looking(self, now: float) -> None:
+        """A look at what was due begins."""
+        self._news = News.NONE
         self._looked_at, self._look_at = now, math.inf
         self.looks += 1

@@ -330,7 +330,7 @@ class Forwarder:
         if not doubt:
             await self._advance(plan(tables, self._facts))
             return
-        self._doubts.looking(doubt, now)
+        self._doubts.looking(now)
         await self._check(tables, doubt, sure=sure)
 
     async def _advance(self, new: Plan) -> None:
