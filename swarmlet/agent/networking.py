@@ -15,10 +15,11 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from swarmlet.agent import bridges, connection_draining, examination, peers
+from swarmlet.agent import bridges, connection_draining, examination, identification, peers
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.bridges import Bridges
 from swarmlet.agent.forwarding_file import ForwardingFile
+from swarmlet.agent.identification import Identification
 from swarmlet.agent.naming import Names, Naming
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
@@ -52,7 +53,7 @@ READY_WITHIN: Final = Seconds(10.0)
 SWEPT_WITHIN: Final = Seconds(10.0)
 
 
-class Forwarder(examination.Forwarding, bridges.Kernel, Protocol):
+class Forwarder(examination.Forwarding, bridges.Kernel, identification.Kernel, Protocol):
     """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
@@ -98,6 +99,7 @@ class Networking:
         self._names = names
         self._naming = Naming(names, self._avoiding)
         self._bridges = Bridges(engine, forwarder)
+        self._identification = Identification(engine, forwarder, rng=rng)
         self._file = ForwardingFile(directory)
         self._rng = rng
         self._records = Records(self._file.load())
@@ -157,6 +159,7 @@ class Networking:
         with self._following:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._forwarder.run)
+                nursery.start_soon(self._identification.follow)
                 nursery.start_soon(self._naming.follow)
                 nursery.start_soon(self._follow_disk)
                 task_status.started()

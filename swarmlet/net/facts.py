@@ -10,11 +10,24 @@ from swarmlet.model.tunnels import TunnelKeys
 DEFAULT_MTU: Final = 1500
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """What an engine gave a container at one of its networks: an IPv4 and a hardware address."""
+
+    address: str
+    mac: str
+
+
 class Port(msgspec.Struct, frozen=True):
-    """A port of one of our bridges, and the addresses of what is plugged in, where known."""
+    """A port of one of our bridges: its interface's number, and the namespace of the other end.
+
+    ``namespace`` is -1 where it has no other end, or one that is here. ``owner`` is what is plugged
+    in, where known.
+    """
 
     bridge: str
-    addresses: frozenset[str] = frozenset()
+    number: int = 0
+    namespace: int = -1
+    owner: Owner | None = None
 
 
 class OwnTunnel(msgspec.Struct, frozen=True):

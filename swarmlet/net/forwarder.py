@@ -8,7 +8,7 @@ never gives up: what fails is tried again, and said.
 import contextlib
 import functools
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +19,12 @@ import trio
 from swarmlet.errors import FailedPrecondition, ForwardingFailed
 from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
-from swarmlet.net import connections, encryption, foreign_firewalls, stale_flows
+from swarmlet.net import connections, encryption, foreign_firewalls, namespaces, stale_flows
 from swarmlet.net.commands import Commands
 from swarmlet.net.connections import Connections
 from swarmlet.net.doubts import Doubts
 from swarmlet.net.encryption import Encryption
-from swarmlet.net.facts import HostFacts, OwnTunnel
+from swarmlet.net.facts import HostFacts, OwnTunnel, Port
 from swarmlet.net.firewall import packets
 from swarmlet.net.flows import forget
 from swarmlet.net.journal import Journal
@@ -33,6 +33,7 @@ from swarmlet.net.links import Links, changes
 from swarmlet.net.listing import Seen, expected, seen
 from swarmlet.net.nft import open_nft
 from swarmlet.net.numbers import ENGINE_CHAIN
+from swarmlet.net.owners import Guest, Owners, strangers
 from swarmlet.net.plan import Plan, nothing, plan
 from swarmlet.net.records import Bridge, bridge_of, within
 from swarmlet.net.report import Observed, differences, standing
@@ -44,6 +45,10 @@ log = structlog.get_logger()
 
 #: Seconds between two looks at the settings: ten small files for each bridge.
 MIND_SETTINGS: Final = 2.0
+
+#: Seconds that what an earlier life left is kept as it is when there are containers already, until
+#: somebody says who they are. An engine that hangs is not waited for longer.
+OWNERS_WITHIN: Final = 2.0
 
 #: Seconds before what failed is tried again; doubled each time.
 FIRST_RETRY: Final = 0.2
@@ -77,6 +82,8 @@ class Forwarder:
         self._lock = trio.Lock()
         self._plan = Plan()
         self._facts = HostFacts()
+        #: By which ``_plan`` was made.
+        self._planned_by = self._facts
         self._indexes = Indexes()
         self._doubts = Doubts()
         #: Bridges and ports that were there when the kernel was last put in order.
@@ -85,6 +92,9 @@ class Forwarder:
         #: Whether what the kernel holds is known to be ``_plan``.
         self._sure = False
         self._encryption = Encryption()
+        self._owners = Owners()
+        #: Other ports, or other owners, than before.
+        self._ports_changed = trio.Event()
         self._journal = Journal()
 
     @property
@@ -137,7 +147,7 @@ class Forwarder:
     def set_tunnel(self, own: OwnTunnel | None, private: Mapping[str, str], why: str = "") -> None:
         """Encrypt with these keys from now on, ``private`` ones by public ones; or say why not."""
         self._encryption.use(own, private, why)
-        self._facts = self._encryption.added(self._facts)
+        self._facts = self._added(self._facts)
         self._doubts.everything()
         self.set_tables(self._tables)
 
@@ -157,6 +167,34 @@ class Forwarder:
     def tunnel_trouble(self) -> str:
         """Why this node exchanges no packets of encrypted networks now, or nothing."""
         return self._encryption.trouble()
+
+    def _added(self, facts: HostFacts) -> HostFacts:
+        """What was read from the machine, with what was told."""
+        return self._owners.added(self._encryption.added(facts))
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        """The ports of our bridges, by name, when they were last looked at."""
+        return self._facts.ports
+
+    async def ports_changed(self) -> None:
+        """Return when other ports are found than before, or owners of some become known."""
+        await self._ports_changed.wait()
+
+    async def identify(self, guests: Sequence[Guest]) -> None:
+        """Take in who is plugged in. Raises ForwardingFailed."""
+        numbers = await namespaces.numbers(self._commands, [one.namespace for one in guests])
+        met = zip(numbers, (one.places for one in guests), strict=True)
+        if self._owners.meet(self._facts.ports, met):
+            self._know(self._owners.added(self._facts))
+            self.set_tables(self._tables)
+
+    def _know(self, facts: HostFacts) -> None:
+        changed = facts.ports != self._facts.ports
+        self._facts = facts
+        if changed:
+            self._ports_changed.set()
+            self._ports_changed = trio.Event()
 
     async def applied(self) -> None:
         """Return once the kernel forwards by what was set last, or by something newer."""
@@ -195,6 +233,7 @@ class Forwarder:
             nursery.start_soon(self._mind_settings)
             await self._look_first()
             task_status.started()
+            await self._await_owners()
             await self._loop()
 
     async def _look_first(self) -> None:
@@ -203,13 +242,20 @@ class Forwarder:
             with contextlib.suppress(ForwardingFailed):
                 async with self._lock:
                     look = await self._kernel.look(self._tables)
-                    self._facts, self._indexes = self._encryption.added(look.facts), look.indexes
+                    self._know(self._added(look.facts))
+                    self._indexes = look.indexes
+
+    async def _await_owners(self) -> None:
+        """Without them the rules would be laxer than those that are there."""
+        with trio.move_on_after(OWNERS_WITHIN):
+            while strangers(self.ports):
+                await self.ports_changed()
 
     async def observe(self) -> tuple[Plan, Observed]:
         """The plan as the records are now, and what the host holds instead."""
         async with self._lock:
             look = await self._kernel.look(self._tables)
-            wanted = plan(self._tables, self._encryption.added(look.facts))
+            wanted = plan(self._tables, self._added(look.facts))
             look = await self._kernel.look(self._tables, wanted.links.sysctls)
             return wanted, Observed(look.links, await self._listings(wanted), look.bridges)
 
@@ -324,11 +370,13 @@ class Forwarder:
         sure, self._sure = self._sure, False
         now = trio.current_time()
         doubt = self._doubts.due(now, all_of_it=not sure or now >= self._encryption.mend_at)
-        if not doubt and tables is self._plan.tables:
+        facts = self._facts
+        if not doubt and tables is self._plan.tables and facts is self._planned_by:
             self._sure = sure
             return
         if not doubt:
-            await self._advance(plan(tables, self._facts))
+            await self._advance(plan(tables, facts))
+            self._planned_by = facts
             return
         self._doubts.looking(now)
         await self._check(tables, doubt, sure=sure)
@@ -367,8 +415,10 @@ class Forwarder:
         old = self._plan
         look = await self._kernel.look(tables, (plan(tables, self._facts)).links.sysctls)
         self._journal.engine_chain(self._facts.accept_chain, look.facts.accept_chain)
-        self._facts, self._indexes = self._encryption.added(look.facts), look.indexes
-        new = plan(tables, self._facts)
+        self._owners.forget(look.facts.ports)
+        self._know(facts := self._added(look.facts))
+        self._indexes = look.indexes
+        new = plan(tables, facts)
         listings = await self._listings(new) if News.RULES in doubt else None
         if sure:
             self._report(old, look, listings)
@@ -383,7 +433,7 @@ class Forwarder:
             await self._nft.run(script)
         await stale_flows.end_all(self._commands, new)
         await self._kernel.finish(todo)
-        self._plan, self._sure = new, True
+        self._plan, self._planned_by, self._sure = new, facts, True
         self._bridges, self._ports = look.bridges, frozenset(look.facts.ports)
         self._journal.left_out(new.problems)
 

@@ -18,6 +18,7 @@ from swarmlet.model.forwarding import Tables
 from swarmlet.net.commands import Commands
 from swarmlet.net.facts import DEFAULT_MTU, HostFacts, Port
 from swarmlet.net.links import Changes, Links, Vxlan
+from swarmlet.net.namespaces import UNKNOWN
 from swarmlet.net.numbers import (
     ACCEPT_CHAINS,
     ACCEPTED,
@@ -27,7 +28,6 @@ from swarmlet.net.numbers import (
     OUR_DEVICES,
     PROTOCOL,
 )
-from swarmlet.net.plugs import Plug, Plugs
 from swarmlet.net.routing import host_sysctls
 from swarmlet.net.watch import Indexes
 from swarmlet.net.wireguard import WireGuard
@@ -71,7 +71,6 @@ class Kernel:
 
     def __init__(self, commands: Commands, directory: Path) -> None:
         self._commands = commands
-        self._plugs = Plugs(commands)
         self.wireguard = WireGuard(commands)
         self._remembered = directory / REMEMBERED
 
@@ -83,14 +82,13 @@ class Kernel:
         try:
             documents = _documents(answers + fdb)
             devices = documents[0]
-            plugged = await self._plugs.addresses(_plugs(devices))
             tunnels = await self.wireguard.look(
                 d for d in devices if d.get("ifname") in LANE_DEVICES
             )
             look = _look(tables, documents, accept, chain, sysctls or {})
             return replace(
                 look,
-                facts=replace(look.facts, ports=_ports(devices, plugged)),
+                facts=replace(look.facts, ports=_ports(devices)),
                 links=replace(look.links, tunnels=tunnels),
             )
         except (ValueError, KeyError, TypeError) as exc:
@@ -318,20 +316,10 @@ def _bearer(tables: Tables, devices: list[dict[str, Any]]) -> dict[str, Any] | N
     return next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
 
 
-def _plugs(devices: list[dict[str, Any]]) -> list[Plug]:
-    """Ports of our bridges that are one end of a pair, the other of which is elsewhere."""
-    ours = _bridges(devices)
-    return [
-        Plug(d["ifname"], d["ifindex"], d["link_netnsid"], d["link_index"])
-        for d in devices
-        if d.get("master") in ours and "link_netnsid" in d and "link_index" in d
-    ]
-
-
-def _ports(devices: list[dict[str, Any]], plugged: dict[str, frozenset[str]]) -> dict[str, Port]:
+def _ports(devices: list[dict[str, Any]]) -> dict[str, Port]:
     ours = _bridges(devices)
     return {
-        d["ifname"]: Port(d["master"], plugged.get(d["ifname"], frozenset()))
+        d["ifname"]: Port(d["master"], d["ifindex"], d.get("link_netnsid", UNKNOWN))
         for d in devices
         if d.get("master") in ours
     }

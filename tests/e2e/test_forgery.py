@@ -29,13 +29,12 @@ ASKED = 20
 
 def serving(name: str, before: str = "") -> tuple[str, str, str]:
     """Answers at port 80 with its name, and speaks to its gateway all the time."""
-    return (
-        "sh",
-        "-c",
+    script = (
         f"mkdir -p /w; echo {name} >/w/index.html; {before} "
         "httpd -p 80 -h /w; trap 'exit 0' TERM; "
-        "while :; do ping -c 1 -W 1 $GW >/dev/null && echo answered; sleep 0.1 & wait $!; done",
+        "while :; do ping -c 1 -W 1 $GW >/dev/null && echo answered; sleep 0.1 & wait $!; done"
     )
+    return "sh", "-c", script
 
 
 class Neighbours:

@@ -29,6 +29,7 @@ from swarmlet.model.forwarding import (
     TaskRecord,
 )
 from swarmlet.model.tunnels import TunnelKeys
+from swarmlet.net.facts import Owner
 from swarmlet.net.numbers import bridge_name
 
 from tests.netns.driven import PATIENCE, Driven
@@ -215,6 +216,8 @@ class Container:
         self.host = host
         self.space = lan.namespace()
         self.ports: list[str] = []
+        #: What it was given, by bridge.
+        self.places: dict[str, Owner] = {}
         for index, place in enumerate(task.attachments):
             network = lan.tables.networks[place.network_id]
             host.need(network)
@@ -224,13 +227,21 @@ class Container:
                 f"link add {port} type veth peer name eth{index} netns {self.space.name}",
                 f"link set {port} master {bridge_name(network.id)} up",
             )
+            mac = f"02:42:{bytes(map(int, place.address.split('.'))).hex(':')}"
+            self.places[bridge_name(network.id)] = Owner(place.address, mac)
             length = network.subnet.partition("/")[2]
             self.space.ip(
-                f"addr add {place.address}/{length} dev eth{index}", f"link set eth{index} up"
+                f"link set eth{index} address {mac}",
+                f"addr add {place.address}/{length} dev eth{index}",
+                f"link set eth{index} up",
             )
         first = lan.tables.networks[task.attachments[0].network_id]
         self.space.ip(f"route add default via {first.gateway}")
         self.server = Server(self.space, task.name, 80)
+
+    def as_guest(self) -> dict[str, Any]:
+        """What its engine would say of it."""
+        return {"path": self.space.path, "places": self.places}
 
     def delete(self) -> None:
         self.server.close()
@@ -257,6 +268,15 @@ class Host(Driven):
 
     def give(self, tables: Tables) -> None:
         self.order("tables", msgspec.to_builtins(replace(tables, me=self.number)))
+
+    def identify(self, guests: list["Container"]) -> None:
+        """Say who they are until it is known of each of their ports, as the agent does."""
+
+        def known() -> bool:
+            self.order("identify", [one.as_guest() for one in guests])
+            return bool(self.order("owned") == sum(len(one.ports) for one in guests))
+
+        eventually(known)
 
     def need(self, network: NetworkRecord) -> None:
         """Make a network's bridge, as the engine does for the agent."""
@@ -388,10 +408,9 @@ class Lan:
 
     def settle(self) -> None:
         """Wait until every host knows whose each port of its bridges is."""
-        for number, host in self.hosts.items():
-            tasks = [task for task in self.tables.tasks.values() if task.node == number]
-            ports = sum(len(task.attachments) for task in tasks)
-            eventually(lambda: host.order("pinned") == ports)  # noqa: B023  # called at once
+        for host in self.hosts.values():
+            guests = [one for one in self.containers.values() if one.host is host]
+            host.identify(guests)
 
     def delete(self) -> None:
         for container in self.containers.values():

@@ -14,7 +14,7 @@ from swarmlet.model.forwarding import (
     TaskRecord,
 )
 from swarmlet.model.tunnels import TunnelKeys
-from swarmlet.net.facts import HostFacts, OwnTunnel, Port
+from swarmlet.net.facts import HostFacts, Owner, OwnTunnel, Port
 from swarmlet.net.numbers import bridge_name
 
 NETWORKS = 4
@@ -119,7 +119,11 @@ def hosts(draw: st.DrawFn) -> HostFacts:
         bridge_nf=draw(st.booleans()),
         accept_chain=draw(st.sampled_from(["", "DOCKER-USER", "FORWARD"])),
         ports={
-            f"veth{n}": Port(bridge_name(f"net{n}"), frozenset({f"10.{n}.0.10"}))
+            f"veth{n}": Port(
+                bridge_name(f"net{n}"),
+                number=n,
+                owner=draw(st.none() | st.just(Owner(f"10.{n}.0.10", f"02:42:0a:{n:02x}:00:0a"))),
+            )
             for n in draw(st.sets(st.integers(1, NETWORKS - 1)))
         },
     )
