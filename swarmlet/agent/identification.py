@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 
 import structlog
 import trio
@@ -53,53 +53,87 @@ class Kernel(Protocol):
 
 
 class Identification:
-    """Asks when there is a port whose container is not known."""
+    """Asks when a container starts, and while there is a port whose container is not known."""
 
     def __init__(self, engine: Engine, kernel: Kernel, *, rng: Rng) -> None:
         self._engine = engine
         self._kernel = kernel
         self._rng = rng
         self._calls = trio.CapacityLimiter(AT_ONCE)
+        self._started: set[str] = set()  # containers, since the last look
+        self._news = trio.Event()
 
     async def follow(self) -> None:
-        """See to it that all are known, until cancelled. One that is not found is asked for again.
+        """See to it that all are known, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hear_starts)
+            nursery.start_soon(self._hear_ports)
+            await self._identify_all()
 
-        A port is there before its container's process is.
-        """
+    async def _hear_starts(self) -> NoReturn:
+        """The engine tells sooner than the kernel's ports are looked at."""
+        retry = Backoff(self._rng)
+        while True:
+            try:
+                async with self._engine.events(actions=("start",)) as events:
+                    retry.reset()
+                    async for event in events:
+                        self._started.add(event.container_id)
+                        self._news.set()
+            except SwarmletError:
+                await retry.wait()
+
+    async def _hear_ports(self) -> NoReturn:
+        while True:
+            await self._kernel.ports_changed()
+            self._news.set()
+
+    async def _identify_all(self) -> NoReturn:
+        """One that is not found is asked for again: a port may be there before its process is."""
         retry, tried = Backoff(self._rng), frozenset[int]()
         while True:
-            unknown = strangers(self._kernel.ports)
-            numbers = frozenset(port.number for port in unknown.values())
-            if numbers - tried:
+            self._news = trio.Event()
+            unknown = self._unknown()
+            if unknown - tried:
                 retry.reset()
-            tried = numbers
-            if unknown:
+            tried = unknown
+            started, self._started = self._started, set()
+            if unknown or started:
                 try:
-                    await self._identify({port.bridge for port in unknown.values()})
+                    await self._identify(started)
                 except SwarmletError as exc:
-                    log.info("ports-not-identified", ports=sorted(unknown), reason=exc.message)
-            left = strangers(self._kernel.ports).values()
-            if all(port.number in tried for port in left):
-                with trio.move_on_after(retry.delay() if left else math.inf):
-                    await self._kernel.ports_changed()
+                    log.info("ports-not-identified", reason=exc.message)
+            left = self._unknown()
+            with trio.move_on_after(retry.delay() if left else math.inf):
+                await self._news.wait()
 
-    async def _identify(self, bridges: set[str]) -> None:
-        """Find the containers that are plugged into these and not known yet."""
-        copies = {
-            str(found["Id"]): name
-            for found in await self._engine.networks(label=NETWORK_LABEL)
-            if (name := bridge_name(found["Labels"][NETWORK_LABEL])) in bridges
-        }
-        ports = self._kernel.ports.values()
-        known = {(port.bridge, port.owner.address) for port in ports if port.owner}
+    def _unknown(self) -> frozenset[int]:
+        return frozenset(port.number for port in strangers(self._kernel.ports).values())
+
+    async def _identify(self, started: set[str]) -> None:
+        """Find the containers that started or are not known yet, and say who they are."""
+        found = await self._engine.networks(label=NETWORK_LABEL)
+        copies = {str(n["Id"]): bridge_name(n["Labels"][NETWORK_LABEL]) for n in found}
         with ExitStack() as files:
             guests: list[Guest] = []
             async with trio.open_nursery() as nursery:
-                for listed in await self._engine.containers():
-                    places = _places(listed, copies).items()
-                    if any((bridge, owner.address) not in known for bridge, owner in places):
-                        nursery.start_soon(self._meet, str(listed["Id"]), copies, files, guests)
-            await self._kernel.identify(guests)
+                for container in started | await self._missing(copies):
+                    nursery.start_soon(self._meet, container, copies, files, guests)
+            if guests:
+                await self._kernel.identify(guests)
+
+    async def _missing(self, copies: Mapping[str, str]) -> set[str]:
+        """Containers of which a port is not known, if there is such a port."""
+        if not self._unknown():
+            return set()
+        listed = await self._engine.containers()
+        ports = self._kernel.ports.values()
+        known = {(port.bridge, port.owner.address) for port in ports if port.owner}
+        return {
+            str(one["Id"])
+            for one in listed
+            if any((b, owner.address) not in known for b, owner in _places(one, copies).items())
+        }
 
     async def _meet(
         self, container: str, copies: Mapping[str, str], files: ExitStack, guests: list[Guest]
@@ -107,8 +141,9 @@ class Identification:
         """Open a container's network namespace, if it is sure to be its."""
         async with self._calls:
             with suppress(SwarmletError):  # it is asked for again
-                process = networks.process(await self._engine.inspect(container))
-                if not process or (namespace := _open(process)) is None:
+                seen = await self._engine.inspect(container)
+                process = networks.process(seen)
+                if not _places(seen, copies) or (namespace := _open(process)) is None:
                     return
                 files.callback(os.close, namespace)
                 # Another process may have had that number by then.

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 import trio
+from msgspec.structs import replace
 
 from swarmlet.errors import FailedPrecondition, ForwardingFailed
 from swarmlet.model.checks import Refusal
@@ -93,6 +94,8 @@ class Forwarder:
         self._sure = False
         self._encryption = Encryption()
         self._owners = Owners()
+        #: Interfaces of ports whose owner gets what is its.
+        self._seated: frozenset[int] = frozenset()
         #: Other ports, or other owners, than before.
         self._ports_changed = trio.Event()
         self._journal = Journal()
@@ -182,12 +185,15 @@ class Forwarder:
         await self._ports_changed.wait()
 
     async def identify(self, guests: Sequence[Guest]) -> None:
-        """Take in who is plugged in. Raises ForwardingFailed."""
-        numbers = await namespaces.numbers(self._commands, [one.namespace for one in guests])
-        met = zip(numbers, (one.places for one in guests), strict=True)
-        if self._owners.meet(self._facts.ports, met):
-            self._know(self._owners.added(self._facts))
-            self.set_tables(self._tables)
+        """Take in who is plugged in now. Raises ForwardingFailed."""
+        async with self._lock:
+            ports = await self._kernel.ports()
+            numbers = await namespaces.numbers(self._commands, [one.namespace for one in guests])
+            met = zip(numbers, (one.places for one in guests), strict=True)
+            if not self._owners.meet(ports, met):
+                return
+            self._know(self._owners.added(replace(self._facts, ports=ports)))
+        self.set_tables(self._tables)
 
     def _know(self, facts: HostFacts) -> None:
         changed = facts.ports != self._facts.ports
@@ -406,6 +412,7 @@ class Forwarder:
                 new=new,
                 bridge_nf=self._facts.bridge_nf,
             )
+        await self._seat()
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
         self._journal.left_out(new.problems)
@@ -432,10 +439,17 @@ class Forwarder:
         elif script:
             await self._nft.run(script)
         await stale_flows.end_all(self._commands, new)
+        await self._seat()
         await self._kernel.finish(todo)
         self._plan, self._planned_by, self._sure = new, facts, True
         self._bridges, self._ports = look.bridges, frozenset(look.facts.ports)
         self._journal.left_out(new.problems)
+
+    async def _seat(self) -> None:
+        """Undo what was said in the names of owners while nobody knew them. Rules are first."""
+        ports = {name: port for name, port in self._facts.ports.items() if port.owner}
+        await self._kernel.seat({n: p for n, p in ports.items() if p.number not in self._seated})
+        self._seated = frozenset(port.number for port in ports.values())
 
     async def _listings(self, wanted: Plan) -> dict[str, Seen]:
         found: dict[str, Seen] = {}

@@ -94,6 +94,33 @@ class Kernel:
         except (ValueError, KeyError, TypeError) as exc:
             raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
 
+    async def ports(self) -> dict[str, Port]:
+        """The ports of our bridges as they are now."""
+        answer = await self._commands.must("ip", "-j", "-d", "link", "show")
+        try:
+            return _ports(json.loads(answer))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
+
+    async def seat(self, ports: Mapping[str, Port]) -> None:
+        """Send to the owners of these ports what is theirs, whatever was believed before.
+
+        It stays so as long as nobody else may speak in their names.
+        """
+        if not ports:
+            return
+        owners = [(name, port.bridge, port.owner) for name, port in ports.items() if port.owner]
+        failures = [
+            *await self._batch(
+                "ip",
+                [f"neigh replace {o.address} lladdr {o.mac} dev {b}" for _, b, o in owners],
+            ),
+            *await self._batch(
+                "bridge", [f"fdb replace {o.mac} dev {n} master dynamic" for n, _, o in owners]
+            ),
+        ]
+        _raise(failures)
+
     async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
         """Do what comes first of all. ``private`` keys are by public ones. Raises TunnelFailed."""
         for change in changes.tunnels:

@@ -49,11 +49,17 @@ class Neighbours:
         [place] = cluster.inspect("m1", "victim")["NetworkSettings"]["Networks"].values()
         self.address, self.mac = place["IPAddress"], place["MacAddress"]
         eventually(lambda: self.ask() == "victim", "the victim answers")
+        eventually(lambda: self.mac in self.taken(), "it is known who the victim is")
 
     def _run(self, name: str, *words: str) -> None:
         options = ("--name", name, "--network", "ov", "--cap-add", "NET_ADMIN")
         variables = ("-e", f"GW={self.gateway}")
         self.cluster.docker("m1", "run", "-d", *options, *variables, IMAGE, *words)
+
+    def taken(self) -> str:
+        """Hardware addresses that are somebody's."""
+        plan = self.cluster.swarmlet("m1", "network", "plan").stdout
+        return plan.partition("  taken = {")[2].partition("}")[0]
 
     def ask(self) -> str:
         question = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {self.address} 80 | tail -n 1"

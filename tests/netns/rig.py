@@ -70,6 +70,9 @@ class Namespace:
         self.name = name
         self.path = f"/var/run/netns/{name}"
         sh("ip", "netns", "add", name)
+        self._file = Path(self.path).open()  # noqa: SIM115  # closed by delete
+        #: For processes that do not see what was mounted after them.
+        self.elsewhere = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
         self.ip("link set lo up")
 
     def ip(self, *lines: str) -> None:
@@ -114,6 +117,7 @@ class Namespace:
         )
 
     def delete(self) -> None:
+        self._file.close()
         sh("ip", "netns", "del", self.name, check=False)
 
 
@@ -241,7 +245,7 @@ class Container:
 
     def as_guest(self) -> dict[str, Any]:
         """What its engine would say of it."""
-        return {"path": self.space.path, "places": self.places}
+        return {"path": self.space.elsewhere, "places": self.places}
 
     def delete(self) -> None:
         self.server.close()
