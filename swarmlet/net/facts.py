@@ -43,8 +43,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     ``has_address``: whether an interface bears the address that peers know this node by (not so
     behind address translation). ``underlay`` is the device that bears it, "" if none does.
     ``accept_chain`` is the iptables chain where forwarded packets must be accepted, "" if none need
-    be. ``ports`` are those of our bridges. Without a ``tunnel`` this node cannot encrypt;
-    ``no_tunnel`` says why.
+    be. ``ports`` are those of our bridges, ``gateways`` the bridges' own hardware addresses.
+    Without a ``tunnel`` this node cannot encrypt; ``no_tunnel`` says why.
     """
 
     has_address: bool = True
@@ -53,5 +53,6 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     bridge_nf: bool = False
     accept_chain: str = ""
     ports: dict[str, Port] = msgspec.field(default_factory=dict[str, Port])
+    gateways: frozenset[str] = frozenset()
     tunnel: OwnTunnel | None = None
     no_tunnel: str = ""

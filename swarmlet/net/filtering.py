@@ -112,9 +112,14 @@ def ip_chains(
     return chains
 
 
+#: A frame of VLAN 0 has a priority only: the kernel takes what it carries as if there were no tag.
+#: Rules do not see what that is.
+_TAGGED: Final = "ether type { 8021q, 8021ad }"
+
 #: From a container that is known: with what its engine gave it, and nothing else.
 _OWNED: Final = Chain(
     (
+        f"{_TAGGED} drop",
         "iifname . ether saddr != @macs drop",
         "ether type ip iifname . ip saddr != @pins drop",
         "ether type arp iifname . arp saddr ether != @macs drop",
@@ -125,6 +130,7 @@ _OWNED: Final = Chain(
 #: From one that is not known yet (or from a bridge of others): nothing that is a known one's.
 _STRANGE: Final = Chain(
     (
+        f"ether daddr @gateways {_TAGGED} drop",
         "ether saddr @taken drop",
         "ether type ip ip saddr @overlay ip saddr != @unclaimed drop",
         "ether type arp arp saddr ether @taken drop",

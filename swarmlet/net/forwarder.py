@@ -224,6 +224,9 @@ class Forwarder:
             if failures := self._kernel.write(bridge_sysctls(name)):
                 raise ForwardingFailed(f"bridge {name}", "; ".join(failures))
             self._bridges |= {name}
+            # Rules name its hardware address.
+            self._know(replace(self._facts, gateways=look.facts.gateways))
+        self.set_tables(self._tables)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the kernel as the records want it, until cancelled; then it still is."""

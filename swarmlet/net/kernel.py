@@ -88,7 +88,6 @@ class Kernel:
             look = _look(tables, documents, accept, chain, sysctls or {})
             return replace(
                 look,
-                facts=replace(look.facts, ports=_ports(devices)),
                 links=replace(look.links, tunnels=tunnels),
             )
         except (ValueError, KeyError, TypeError) as exc:
@@ -113,13 +112,20 @@ class Kernel:
         failures = [
             *await self._batch(
                 "ip",
-                [f"neigh replace {o.address} lladdr {o.mac} dev {b}" for _, b, o in owners],
+                [
+                    f"neigh replace {o.address} lladdr {o.mac} dev {b} nud stale"
+                    for _, b, o in owners
+                ],
             ),
             *await self._batch(
                 "bridge", [f"fdb replace {o.mac} dev {n} master dynamic" for n, _, o in owners]
             ),
         ]
-        _raise(failures)
+        if failures and (left := (await self.ports()).keys() & ports.keys()):
+            if len(left) == len(ports):
+                _raise(failures)
+            # Some have gone meanwhile: no fault, but perhaps not the only one.
+            await self.seat({name: ports[name] for name in left})
 
     async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
         """Do what comes first of all. ``private`` keys are by public ones. Raises TunnelFailed."""
@@ -325,7 +331,7 @@ def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
 
 
 def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
-    bearer = _bearer(tables, devices)
+    bearer, ours = _bearer(tables, devices), _bridges(devices)
     # Loopback may hold a node's address; that says nothing of where packets go.
     underlay = bearer if bearer and bearer["ifname"] != "lo" else None
     return HostFacts(
@@ -334,6 +340,8 @@ def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) 
         underlay_mtu=min(underlay["mtu"], 9000) if underlay else DEFAULT_MTU,
         bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
         accept_chain=accept_chain,
+        ports=_ports(devices),
+        gateways=frozenset(d["address"] for d in devices if d["ifname"] in ours),
     )
 
 

@@ -130,5 +130,6 @@ def bridge_sets(
         ),
         "macs": _set("ifname . ether_addr", (f'"{n}" . {o.mac}' for n, o in owners.items())),
         "taken": _set("ether_addr", (owner.mac for owner in owners.values())),
+        "gateways": _set("ether_addr", sorted(host.gateways)),
         "unclaimed": _set("ipv4_addr", (one for one in sources if one not in taken)),
     }

@@ -110,6 +110,11 @@ class Namespace:
         made.settimeout(3)
         return made
 
+    def hardware(self, device: str) -> str:
+        """Its address."""
+        shown = msgspec.json.decode(self.run("ip", "-j", "link", "show", device))
+        return str(shown[0]["address"])
+
     def sysctl(self, key: str, value: str = "") -> str:
         path = Path("/proc/sys") / key
         return self.inside(
@@ -293,6 +298,8 @@ class Host(Driven):
             f"addr add {bridge['gateway']}/{length} dev {name}",
             f"link set {name} up",
         )
+        # Chosen, so that it does not become that of the first port.
+        self.space.ip(f"link set {name} address {self.space.hardware(name)}")
         self.space.run(
             "iptables-restore",
             "-n",

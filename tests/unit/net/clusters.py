@@ -117,6 +117,7 @@ def hosts(draw: st.DrawFn) -> HostFacts:
         has_address=draw(st.booleans()),
         underlay_mtu=draw(st.sampled_from([1400, 1500, 9000])),
         bridge_nf=draw(st.booleans()),
+        gateways=frozenset({"02:42:00:00:00:01"}) if draw(st.booleans()) else frozenset(),
         accept_chain=draw(st.sampled_from(["", "DOCKER-USER", "FORWARD"])),
         ports={
             f"veth{n}": Port(
