@@ -49,17 +49,12 @@ class Neighbours:
         [place] = cluster.inspect("m1", "victim")["NetworkSettings"]["Networks"].values()
         self.address, self.mac = place["IPAddress"], place["MacAddress"]
         eventually(lambda: self.ask() == "victim", "the victim answers")
-        eventually(lambda: self.mac in self.taken(), "it is known who the victim is")
+        eventually(lambda: self.mac in taken(cluster), "it is known who the victim is")
 
     def _run(self, name: str, *words: str) -> None:
         options = ("--name", name, "--network", "ov", "--cap-add", "NET_ADMIN")
         variables = ("-e", f"GW={self.gateway}")
         self.cluster.docker("m1", "run", "-d", *options, *variables, IMAGE, *words)
-
-    def taken(self) -> str:
-        """Hardware addresses that are somebody's."""
-        plan = self.cluster.swarmlet("m1", "network", "plan").stdout
-        return plan.partition("  taken = {")[2].partition("}")[0]
 
     def ask(self) -> str:
         question = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 {self.address} 80 | tail -n 1"
@@ -107,6 +102,56 @@ def test_a_thief_gets_nothing_of_its_neighbours(
     eventually(lambda: is_well(cluster), "the kernel is as planned")
     assert [neighbours.ask() for _ in range(ASKED)] == ["victim"] * ASKED
     assert "answered" not in cluster.engine("m1", "logs", thief).stdout
+
+
+def given(cluster: Cluster) -> set[str]:
+    """The hardware addresses that the engine gave in overlays."""
+    overlays = {n["Name"] for n in cluster.client("m1").get("/networks") if n["Scope"] == "swarm"}
+    listed = cluster.engine("m1", "ps", "-q", "--no-trunc").stdout.split()
+    return {
+        place["MacAddress"]
+        for container in listed
+        for name, place in cluster.inspect("m1", container)["NetworkSettings"]["Networks"].items()
+        if name in overlays
+    }
+
+
+def test_pins_follow_their_containers(cluster: Cluster) -> None:
+    """Of several networks, and when a container, the daemon, or the engine is started again."""
+    for network in ("ov", "ov2"):
+        cluster.docker("m1", "network", "create", "-d", "overlay", "--attachable", network)
+    cluster.create("web", "--network", "ov", "--network", "ov2", "--replicas", "2")
+    cluster.wait_containers("web", 2)
+    options = ("--name", "box", "--restart", "always", "--network", "ov")
+    cluster.docker("m1", "run", "-d", *options, IMAGE, *FOREVER)
+    try:
+        cluster.docker("m1", "network", "connect", "ov2", "box")
+        for happens, ports in (
+            (lambda: None, 6),
+            (lambda: cluster.docker("m1", "restart", "-t", "0", "box"), 6),
+            (lambda: cluster.docker("m1", "network", "disconnect", "ov", "box"), 5),
+            (lambda: cluster.bounce_daemon("m1"), 5),
+            (lambda: cluster.bounce_daemon("m1", kill=True), 5),
+            (lambda: cluster.bounce_engine("m1"), 5),
+        ):
+            happens()
+            cluster.wait_containers("web", 2)
+            cluster.wait_running("web", 2)
+            eventually(lambda: len(given(cluster)) == ports, f"{ports} are plugged in")  # noqa: B023  # called at once
+            eventually(partial(is_pinned, cluster), "all are known, and nobody else")
+            assert is_well(cluster)
+    finally:
+        cluster.docker("m1", "rm", "-f", "box", check=False)
+
+
+def is_pinned(cluster: Cluster) -> bool:
+    return is_well(cluster) and set(taken(cluster)) == given(cluster)
+
+
+def taken(cluster: Cluster) -> list[str]:
+    """The hardware addresses that are somebody's, by the plan."""
+    plan = cluster.swarmlet("m1", "network", "plan").stdout
+    return plan.partition("  taken = {")[2].partition("}")[0].replace(",", " ").split()
 
 
 def is_well(cluster: Cluster) -> bool:
