@@ -439,6 +439,8 @@ class Forwarder:
             pass
         elif listings is not None or (script := update(old.rules, new.rules)) is None:
             await self._nft.run(replacement(new.rules))
+            # While they were others, anybody may have spoken in anybody's name.
+            self._seated = frozenset()
         elif script:
             await self._nft.run(script)
         await stale_flows.end_all(self._commands, new)

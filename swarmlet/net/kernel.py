@@ -118,7 +118,9 @@ class Kernel:
                 ],
             ),
             *await self._batch(
-                "bridge", [f"fdb replace {o.mac} dev {n} master dynamic" for n, _, o in owners]
+                # For good: what is for somebody whom the bridge forgot goes to all ports.
+                "bridge",
+                [f"fdb replace {o.mac} dev {n} master static" for n, _, o in owners],
             ),
         ]
         if failures and (left := (await self.ports()).keys() & ports.keys()):

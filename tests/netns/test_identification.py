@@ -1,11 +1,15 @@
 """A port whose container is not known yet: it speaks for itself, and for nobody who is known."""
 
+import socket
+
 import pytest
 from swarmlet.model.forwarding import Attachment
 from swarmlet.net.numbers import bridge_name
 
 from tests.netns.rig import Container, Lan, connect, eventually, tcp, udp
 from tests.netns.test_isolation import datagram, send, speak
+
+ETH_P_IP = 0x0800
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -67,3 +71,28 @@ def test_who_becomes_known_gets_what_is_its(
         connect(thief.space, ("10.10.9.12", 80), patience=0.5)
     assert tcp(host.space, "10.10.9.17", 80) == "web7 10.10.9.1"
     eventually(lambda: host.order("differences") == [])
+
+
+def test_what_is_for_somebody_silent_is_sent_to_nobody_else(
+    fresh: Lan, three: tuple[Container, Container, Container]
+) -> None:
+    """A bridge forgets who says nothing for five minutes, and then asks everybody."""
+    known, other, _ = three
+    host, bridge = fresh.hosts[1], bridge_name("red")
+    known.space.ip("link set eth0 arp off")
+    host.space.run("bridge", "link", "set", "dev", known.ports[0], "learning", "off")
+    host.space.run("ip", "link", "set", bridge, "type", "bridge", "fdb_flush")
+    heard = other.space.inside(
+        lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_IP))
+    )
+    with heard:
+        heard.bind(("eth0", ETH_P_IP))
+        heard.settimeout(5)
+        assert other.space.run("ip", "link", "set", "eth0", "promisc", "on") == ""
+        with host.space.socket(socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"secret", ("10.10.9.15", 9))
+            sock.sendto(b"hello", ("10.10.9.16", 9))
+        frames = [b""]
+        while b"hello" not in frames[-1]:
+            frames.append(heard.recv(2048))
+        assert not any(b"secret" in frame for frame in frames)

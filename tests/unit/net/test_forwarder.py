@@ -418,6 +418,9 @@ async def test_a_container_that_is_named_is_pinned_at_once(host: Host, rig: Rig)
     }
     await host.repairs()
     assert rig.kernel.seated == [OWNER]
+    host.forwarder._doubted(News.RULES)  # somebody took them away
+    await trio.sleep(2)
+    assert rig.kernel.seated == [OWNER, OWNER]
 
 
 async def test_an_owner_goes_with_its_port(host: Host, rig: Rig) -> None:
