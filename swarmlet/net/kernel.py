@@ -57,10 +57,11 @@ class Look(msgspec.Struct, frozen=True):
     indexes: Indexes
 
 
-#: How ip says that what it shall remove is not there (ESRCH, ENOENT, ENODEV, and its own words).
+#: How ip says that what it shall change is not there (ESRCH, ENOENT, ENODEV, and its own words).
 _ABSENCE: Final = (
     "No such process",
     "No such file or directory",
+    "No such device",
     "FIB table does not exist",
     "Cannot find device",
 )
@@ -86,10 +87,7 @@ class Kernel:
                 d for d in devices if d.get("ifname") in LANE_DEVICES
             )
             look = _look(tables, documents, accept, chain, sysctls or {})
-            return replace(
-                look,
-                links=replace(look.links, tunnels=tunnels),
-            )
+            return replace(look, links=replace(look.links, tunnels=tunnels))
         except (ValueError, KeyError, TypeError) as exc:
             raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
 
@@ -106,8 +104,6 @@ class Kernel:
 
         It stays so as long as nobody else may speak in their names.
         """
-        if not ports:
-            return
         owners = [(name, port.bridge, port.owner) for name, port in ports.items() if port.owner]
         failures = [
             *await self._batch(
@@ -123,11 +119,7 @@ class Kernel:
                 [f"fdb replace {o.mac} dev {n} master static" for n, _, o in owners],
             ),
         ]
-        if failures and (left := (await self.ports()).keys() & ports.keys()):
-            if len(left) == len(ports):
-                _raise(failures)
-            # Some have gone meanwhile: no fault, but perhaps not the only one.
-            await self.seat({name: ports[name] for name in left})
+        _raise(_besides_absence(failures))
 
     async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
         """Do what comes first of all. ``private`` keys are by public ones. Raises TunnelFailed."""
@@ -243,7 +235,7 @@ class Kernel:
 
 
 def _besides_absence(failures: list[str]) -> list[str]:
-    """What failed for another reason than that somebody else had removed the same already."""
+    """What failed for another reason than that it is not there: somebody else removed it."""
     return [
         text
         for text in failures
