@@ -22,8 +22,12 @@ class Backoff:
         """Begin again with the shortest wait."""
         self._next = RETRY_FIRST
 
+    def delay(self) -> Seconds:
+        """How long to wait now; longer the next time."""
+        delay = Seconds(self._next * (0.75 + self._rng.random() / 2))
+        self._next = Seconds(min(self._next * 2, RETRY_MOST))
+        return delay
+
     async def wait(self) -> None:
         """Sleep, and longer the next time."""
-        delay = self._next * (0.75 + self._rng.random() / 2)
-        self._next = Seconds(min(self._next * 2, RETRY_MOST))
-        await trio.sleep(delay)
+        await trio.sleep(self.delay())

@@ -15,16 +15,17 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from swarmlet.agent import bridges, examination, peers, relief
+from swarmlet.agent import bridges, connection_draining, examination, identification, peers
 from swarmlet.agent.backoff import Backoff
 from swarmlet.agent.bridges import Bridges
 from swarmlet.agent.forwarding_file import ForwardingFile
+from swarmlet.agent.identification import Identification
+from swarmlet.agent.naming import Names, Naming
 from swarmlet.agent.records import Records
 from swarmlet.clock import Rng, Seconds
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import Endpoint
 from swarmlet.errors import (
-    DiskFailed,
     EngineError,
     EngineUnavailable,
     ForwardingFailed,
@@ -52,7 +53,7 @@ READY_WITHIN: Final = Seconds(10.0)
 SWEPT_WITHIN: Final = Seconds(10.0)
 
 
-class Forwarder(examination.Forwarding, bridges.Kernel, Protocol):
+class Forwarder(examination.Forwarding, bridges.Kernel, identification.Kernel, Protocol):
     """What makes the kernel forward (:class:`swarmlet.net.forwarder.Forwarder`)."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = ...) -> None:
@@ -80,35 +81,6 @@ class Forwarder(examination.Forwarding, bridges.Kernel, Protocol):
         ...
 
 
-class Names(Protocol):
-    """What answers the names of services and tasks (:mod:`swarmlet.net.resolver_keeper`)."""
-
-    async def run(self) -> None:
-        """See to it that names are answered, until cancelled; then they still are."""
-        ...
-
-    async def publish(
-        self,
-        tables: Tables,
-        listen: Sequence[str],
-        nameservers: Mapping[str, Sequence[str]],
-    ) -> None:
-        """Answer by these from now on. Raises DiskFailed."""
-        ...
-
-    async def trouble(self) -> str:
-        """Why names are not answered now, or nothing."""
-        ...
-
-    async def renew(self) -> None:
-        """Put another in place of what is no good."""
-        ...
-
-    async def stop(self) -> None:
-        """Answer no more."""
-        ...
-
-
 class Networking:
     """:class:`swarmlet.agent.places.Places`, and the receiver of what managers say."""
 
@@ -125,15 +97,15 @@ class Networking:
         self._control_port = control_port
         self._forwarder = forwarder
         self._names = names
+        self._naming = Naming(names, self._avoiding)
         self._bridges = Bridges(engine, forwarder)
+        self._identification = Identification(engine, forwarder, rng=rng)
         self._file = ForwardingFile(directory)
         self._rng = rng
         self._records = Records(self._file.load())
         self._halted: frozenset[str] = frozenset()
         self._silent: frozenset[int] = frozenset()
-        self._nameservers: dict[str, tuple[str, ...]] = {}
-        self._version = 1  # of what names and disk must show
-        self._named = 0  # the version that names are answered by
+        self._version = 1  # of what the disk must show
         self._turn = trio.Event()
         self._following = trio.CancelScope()
 
@@ -151,18 +123,19 @@ class Networking:
     def _forward(self) -> None:
         self._forwarder.set_tables(self._own_tables())
 
+    def _avoiding(self) -> Tables:
+        return peers.avoiding(self.tables, self._silent)
+
     def _own_tables(self) -> Tables:
         return replace(
-            peers.avoiding(self.tables, self._silent),
+            self._avoiding(),
             control_port=self._control_port,
             halted=self._halted,
         )
 
     def _note(self) -> None:
+        self._naming.changed()
         self._version += 1
-        self._wake()
-
-    def _wake(self) -> None:
         self._turn.set()
         self._turn = trio.Event()
 
@@ -186,7 +159,8 @@ class Networking:
         with self._following:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._forwarder.run)
-                nursery.start_soon(self._follow_names)
+                nursery.start_soon(self._identification.follow)
+                nursery.start_soon(self._naming.follow)
                 nursery.start_soon(self._follow_disk)
                 task_status.started()
 
@@ -263,12 +237,8 @@ class Networking:
         await self.ready()  # the bridge's MTU is known then, too
         endpoints = [await self._endpoint(attachment) for attachment in attachments]
         self.know_nameservers({ident: nameservers})
-        await _ready(self._names_known(self._version))
+        await _ready(self._naming.published())
         return endpoints
-
-    async def _names_known(self, wanted: int) -> None:
-        while self._named < wanted:
-            await self._turn.wait()
 
     def set_halted(self, task_ids: frozenset[str]) -> None:
         """See :class:`swarmlet.agent.places.Places`."""
@@ -278,29 +248,13 @@ class Networking:
 
     def know_nameservers(self, nameservers: Mapping[str, tuple[str, ...]]) -> None:
         """Ask these for what is not the cluster's, for those of the tasks and containers there."""
-        news = {
-            k: v
-            for k, v in nameservers.items()
-            if v and k in self.tables.tasks and self._nameservers.get(k) != v
-        }
-        if news:
-            self._nameservers |= news
-            self._note()
+        self._naming.know_nameservers(nameservers)
 
     async def relieve(self, task: Assignment) -> None:
         """See :class:`swarmlet.agent.places.Places`."""
-        addresses = [place.address for place in task.attachments if place.address]
-        with trio.move_on_after(relief.patience(task)):
-            while addresses and relief.others_serve(self.tables, task):
-                began = trio.current_time()
-                try:
-                    found = await self._forwarder.connections(addresses)
-                    if not any(one.busy for one in found.values()):
-                        return
-                except ForwardingFailed as exc:
-                    log.warning("connections-not-known", task=task.name, reason=exc.message)
-                    return
-                await trio.sleep(relief.pause(Seconds(trio.current_time() - began)))
+        await connection_draining.drain(
+            task, tables=lambda: self.tables, count=self._forwarder.connections
+        )
 
     # --- other nodes ----------------------------------------------------------------------------
 
@@ -338,18 +292,6 @@ class Networking:
 
     # --- what follows a change ------------------------------------------------------------------
 
-    async def _follow_names(self) -> None:
-        while True:
-            while self._named == self._version:
-                await self._turn.wait()
-            version = self._version
-            try:
-                await self._publish_names()
-            except DiskFailed as exc:
-                log.warning("names-not-published", reason=exc.message)
-            self._named = version  # failed or not: a container that starts matters more
-            self._wake()
-
     async def _follow_disk(self) -> None:
         retry, kept, used = Backoff(self._rng), 0, False
         while True:
@@ -368,15 +310,6 @@ class Networking:
                 kept = version
                 retry.reset()
                 await trio.sleep(SAVE_EVERY)
-
-    async def _publish_names(self) -> None:
-        tables = self.tables
-        local = [task for task in tables.tasks.values() if task.node == tables.me]
-        here = {place.network_id for task in local for place in task.attachments}
-        listen = sorted(n.gateway for n in tables.networks.values() if n.id in here)
-        known = {task.id for task in local}
-        self._nameservers = {k: v for k, v in self._nameservers.items() if k in known}
-        await self._names.publish(peers.avoiding(tables, self._silent), listen, self._nameservers)
 
 
 async def _ready(waited_for: Coroutine[object, object, None]) -> None:

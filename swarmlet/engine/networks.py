@@ -52,3 +52,22 @@ def fits(found: Json, record: NetworkRecord, bridge: str) -> bool:
         and pools[0].get("Gateway") == record.gateway
         and options.get("com.docker.network.bridge.name") == bridge
     )
+
+
+def plugged(container: Json) -> dict[str, tuple[str, str]]:
+    """What the engine gave a container, by its networks' identifiers: IPv4 and hardware addresses.
+
+    Of a container as it is listed or inspected. What is not plugged into a network is left out.
+    """
+    networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    return {
+        str(place["NetworkID"]): (str(place["IPAddress"]), str(place["MacAddress"]).lower())
+        for place in networks.values()
+        if place and place.get("NetworkID") and place.get("IPAddress") and place.get("MacAddress")
+    }
+
+
+def process(inspected: Json) -> int:
+    """The process of a container, 0 if it has none."""
+    state = inspected.get("State") or {}
+    return int(state.get("Pid") or 0) if state.get("Running") else 0

@@ -112,20 +112,47 @@ def ip_chains(
     return chains
 
 
+#: A frame of VLAN 0 has a priority only: the kernel takes what it carries as if there were no tag.
+#: Rules do not see what that is.
+_TAGGED: Final = "ether type { 8021q, 8021ad }"
+
+#: From a container that is known: with what its engine gave it, and nothing else.
+_OWNED: Final = Chain(
+    (
+        f"{_TAGGED} drop",
+        "iifname . ether saddr != @macs drop",
+        "ether type ip iifname . ip saddr != @pins drop",
+        "ether type arp iifname . arp saddr ether != @macs drop",
+        "ether type arp iifname . arp saddr ip != @pins drop",
+    )
+)
+
+#: From one that is not known yet (or from a bridge of others): nothing that is a known one's.
+_STRANGE: Final = Chain(
+    (
+        f"ether daddr @gateways {_TAGGED} drop",
+        "ether saddr @taken drop",
+        "ether type ip ip saddr @overlay ip saddr != @unclaimed drop",
+        "ether type arp arp saddr ether @taken drop",
+        "ether type arp arp saddr ip @overlay arp saddr ip != @unclaimed drop",
+    )
+)
+
+
 def bridge_chains() -> dict[str, Chain]:
     """The chains of table ``bridge swarmlet``: nothing passes from port to port of a bridge.
 
     All goes up to the IP layer, where rules are: the bridge answers ARP for every neighbour.
     """
     return {
-        # Before connection tracking of bridge-nf (-200 in its own way): a forged packet is no flow.
+        # Before connection tracking of bridge-nf (-200 in its own way), and before the bridge
+        # learns who is where: a forged packet is no flow, and draws nobody else's packets.
         "ports": Chain(
-            (
-                "ether type ip iifname @pinned iifname . ip saddr != @pins drop",
-                "ether type arp iifname @pinned iifname . arp saddr ip != @pins drop",
-            ),
+            ("iifname @owned goto owned", "goto strange"),
             "type filter hook prerouting priority -300",
         ),
+        "owned": _OWNED,
+        "strange": _STRANGE,
         "across": Chain(
             (
                 f"meta mark and {REDIRECTED:#x} != 0 accept",

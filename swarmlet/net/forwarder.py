@@ -8,9 +8,8 @@ never gives up: what fails is tried again, and said.
 import contextlib
 import functools
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from socket import IPPROTO_UDP
 from typing import Final
 
 import msgspec
@@ -18,26 +17,25 @@ import structlog
 import trio
 from msgspec.structs import replace
 
-from swarmlet.errors import (
-    ENGINE_RULES_BACK,
-    FailedPrecondition,
-    ForwardingFailed,
-    TunnelFailed,
-)
+from swarmlet.errors import FailedPrecondition, ForwardingFailed
 from swarmlet.model.checks import Refusal
 from swarmlet.model.forwarding import NetworkRecord, Tables
-from swarmlet.net import connections
+from swarmlet.net import connections, encryption, foreign_firewalls, namespaces, stale_flows
 from swarmlet.net.commands import Commands
 from swarmlet.net.connections import Connections
-from swarmlet.net.facts import HostFacts, OwnTunnel
-from swarmlet.net.firewall import Ruleset, packets
-from swarmlet.net.flows import Flow, forget
+from swarmlet.net.doubts import Doubts
+from swarmlet.net.encryption import Encryption
+from swarmlet.net.facts import HostFacts, OwnTunnel, Port
+from swarmlet.net.firewall import packets
+from swarmlet.net.flows import forget
+from swarmlet.net.journal import Journal
 from swarmlet.net.kernel import Kernel, Look
-from swarmlet.net.links import Changes, Links, changes
-from swarmlet.net.listing import Seen, expected, items, seen
+from swarmlet.net.links import Links, changes
+from swarmlet.net.listing import Seen, expected, seen
 from swarmlet.net.nft import open_nft
-from swarmlet.net.numbers import ENGINE_CHAIN, LANE_DEVICES, TABLE
-from swarmlet.net.plan import Plan, forgotten, nothing, plan
+from swarmlet.net.numbers import ENGINE_CHAIN
+from swarmlet.net.owners import Guest, Owners, strangers
+from swarmlet.net.plan import Plan, nothing, plan
 from swarmlet.net.records import Bridge, bridge_of, within
 from swarmlet.net.report import Observed, differences, standing
 from swarmlet.net.routing import bridge_sysctls
@@ -46,29 +44,16 @@ from swarmlet.net.watch import Indexes, News, watch_links, watch_rules
 
 log = structlog.get_logger()
 
-#: Seconds between two looks at the whole host, if nothing happens.
-RECONCILE: Final = 60.0
-
 #: Seconds between two looks at the settings: ten small files for each bridge.
 MIND_SETTINGS: Final = 2.0
 
-#: Seconds after news of a foreign change before the look: such changes come in bursts (an engine
-#: that starts, a container's links), and one look serves all.
-SETTLE: Final = 0.1
-
-#: Seconds between two looks for the same sort of news, so that a host full of containers that come
-#: and go costs no more than a few per cent of a processor.
-BREATH: Final = 1.0
+#: Seconds that what an earlier life left is kept as it is when there are containers already, until
+#: somebody says who they are. An engine that hangs is not waited for longer.
+OWNERS_WITHIN: Final = 2.0
 
 #: Seconds before what failed is tried again; doubled each time.
 FIRST_RETRY: Final = 0.2
 LAST_RETRY: Final = 10.0
-
-#: Seconds before tunnels that could not be made are tried again: other networks wait for the try.
-TUNNEL_RETRY: Final = 15.0
-
-#: Named in the log, of one look's differences; a flushed table has thousands.
-NAMED: Final = 20
 
 
 class Statistics(msgspec.Struct, frozen=True):
@@ -98,27 +83,22 @@ class Forwarder:
         self._lock = trio.Lock()
         self._plan = Plan()
         self._facts = HostFacts()
+        #: By which ``_plan`` was made.
+        self._planned_by = self._facts
         self._indexes = Indexes()
-        #: What is in doubt, and when it may be looked at.
-        self._doubt = News.RULES | News.LINKS
-        self._look_at = -math.inf
-        self._looked_at = -math.inf
+        self._doubts = Doubts()
         #: Bridges and ports that were there when the kernel was last put in order.
         self._bridges: frozenset[str] = frozenset()
         self._ports: frozenset[str] = frozenset()
         #: Whether what the kernel holds is known to be ``_plan``.
         self._sure = False
-        self._looks = self._repairs = self._failures = 0
-        self._failure = ""
-        self._engine_rules_gone = False
-        #: This node's part in encrypted networks, its private keys by public ones.
-        self._tunnel: OwnTunnel | None = None
-        self._private: dict[str, str] = {}
-        self._no_tunnel = ""
-        #: Why tunnels could not be made, and when that is tried again.
-        self._broken = ""
-        self._mend_at = math.inf
-        self._problems: frozenset[str] = frozenset()
+        self._encryption = Encryption()
+        self._owners = Owners()
+        #: Interfaces of ports whose owner gets what is its.
+        self._seated: frozenset[int] = frozenset()
+        #: Other ports, or other owners, than before.
+        self._ports_changed = trio.Event()
+        self._journal = Journal()
 
     @property
     def plan(self) -> Plan:
@@ -132,7 +112,7 @@ class Forwarder:
     @property
     def failure(self) -> str:
         """Why the kernel lags behind what was given, or nothing."""
-        return self._failure
+        return self._journal.failure
 
     @property
     def engine_has_rules(self) -> bool:
@@ -142,17 +122,17 @@ class Forwarder:
     @property
     def engine_rules_gone(self) -> bool:
         """Whether the engine's own firewall rules were there and are no more."""
-        return self._engine_rules_gone
+        return self._journal.engine_rules_gone
 
     def statistics(self) -> Statistics:
         """Counters, and whether the kernel has what was given."""
         return Statistics(
             self._given,
             self._applied,
-            self._looks,
-            self._repairs,
-            self._failures,
-            self._failure,
+            self._doubts.looks,
+            self._journal.repairs,
+            self._journal.failures,
+            self._journal.failure,
         )
 
     def set_tables(self, tables: Tables) -> None:
@@ -162,17 +142,16 @@ class Forwarder:
         """
         if _self(tables) != _self(self._tables):
             # What is read from the machine depends on it: which device is the underlay.
-            self._doubt, self._look_at = News.RULES | News.LINKS, -math.inf
+            self._doubts.everything()
         self._tables = tables
         self._given += 1
         self._wake.set()
 
     def set_tunnel(self, own: OwnTunnel | None, private: Mapping[str, str], why: str = "") -> None:
         """Encrypt with these keys from now on, ``private`` ones by public ones; or say why not."""
-        self._tunnel, self._private, self._no_tunnel = own, dict(private), why
-        self._broken, self._mend_at = "", math.inf
-        self._facts = self._with_tunnel(self._facts)
-        self._doubt, self._look_at = News.RULES | News.LINKS, -math.inf
+        self._encryption.use(own, private, why)
+        self._facts = self._added(self._facts)
+        self._doubts.everything()
         self.set_tables(self._tables)
 
     async def cannot_encrypt(self) -> str:
@@ -181,36 +160,47 @@ class Forwarder:
 
     async def handshakes(self) -> tuple[dict[int, int], dict[int, int]]:
         """When tunnels of each lane last agreed on session keys, by node, in seconds (epoch)."""
-        numbers = {
-            key: peer.number
-            for peer in self._tables.peers.values()
-            if peer.tunnel
-            for key in peer.tunnel.lanes
-        }
-        found: list[dict[int, int]] = []
-        for name in LANE_DEVICES:
-            there = name in self._plan.links.tunnels
-            seen = await self._kernel.wireguard.handshakes(name) if there else {}
-            latest: dict[int, int] = {}
-            for key, at in seen.items():
-                number = numbers.get(key, 0)
-                latest[number] = max(at, latest.get(number, 0))
-            found.append(latest)
-        return found[0], found[1]
+        made = self._plan.links.tunnels
+        return await encryption.handshakes(self._kernel, self._tables.peers.values(), made)
 
     def cannot_tunnel(self) -> str:
         """Why this node will never exchange packets of encrypted networks as it is, or nothing."""
-        return "" if self._tunnel else self._no_tunnel
+        return self._encryption.unable()
 
     def tunnel_trouble(self) -> str:
         """Why this node exchanges no packets of encrypted networks now, or nothing."""
-        facts = self._with_tunnel(self._facts)
-        return "" if facts.tunnel else facts.no_tunnel
+        return self._encryption.trouble()
 
-    def _with_tunnel(self, facts: HostFacts) -> HostFacts:
-        if self._broken and trio.current_time() < self._mend_at:
-            return replace(facts, tunnel=None, no_tunnel=self._broken)
-        return replace(facts, tunnel=self._tunnel, no_tunnel=self._no_tunnel)
+    def _added(self, facts: HostFacts) -> HostFacts:
+        """What was read from the machine, with what was told."""
+        return self._owners.added(self._encryption.added(facts))
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        """The ports of our bridges, by name, when they were last looked at."""
+        return self._facts.ports
+
+    async def ports_changed(self) -> None:
+        """Return when other ports are found than before, or owners of some become known."""
+        await self._ports_changed.wait()
+
+    async def identify(self, guests: Sequence[Guest]) -> None:
+        """Take in who is plugged in now. Raises ForwardingFailed."""
+        async with self._lock:
+            ports = await self._kernel.ports()
+            numbers = await namespaces.numbers(self._commands, [one.namespace for one in guests])
+            met = zip(numbers, (one.places for one in guests), strict=True)
+            if not self._owners.meet(ports, met):
+                return
+            self._know(self._owners.added(replace(self._facts, ports=ports)))
+        self.set_tables(self._tables)
+
+    def _know(self, facts: HostFacts) -> None:
+        changed = facts.ports != self._facts.ports
+        self._facts = facts
+        if changed:
+            self._ports_changed.set()
+            self._ports_changed = trio.Event()
 
     async def applied(self) -> None:
         """Return once the kernel forwards by what was set last, or by something newer."""
@@ -234,6 +224,9 @@ class Forwarder:
             if failures := self._kernel.write(bridge_sysctls(name)):
                 raise ForwardingFailed(f"bridge {name}", "; ".join(failures))
             self._bridges |= {name}
+            # Rules name its hardware address.
+            self._know(replace(self._facts, gateways=look.facts.gateways))
+        self.set_tables(self._tables)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the kernel as the records want it, until cancelled; then it still is."""
@@ -249,6 +242,7 @@ class Forwarder:
             nursery.start_soon(self._mind_settings)
             await self._look_first()
             task_status.started()
+            await self._await_owners()
             await self._loop()
 
     async def _look_first(self) -> None:
@@ -257,13 +251,20 @@ class Forwarder:
             with contextlib.suppress(ForwardingFailed):
                 async with self._lock:
                     look = await self._kernel.look(self._tables)
-                    self._facts, self._indexes = self._with_tunnel(look.facts), look.indexes
+                    self._know(self._added(look.facts))
+                    self._indexes = look.indexes
+
+    async def _await_owners(self) -> None:
+        """Without them the rules would be laxer than those that are there."""
+        with trio.move_on_after(OWNERS_WITHIN):
+            while strangers(self.ports):
+                await self.ports_changed()
 
     async def observe(self) -> tuple[Plan, Observed]:
         """The plan as the records are now, and what the host holds instead."""
         async with self._lock:
             look = await self._kernel.look(self._tables)
-            wanted = plan(self._tables, self._with_tunnel(look.facts))
+            wanted = plan(self._tables, self._added(look.facts))
             look = await self._kernel.look(self._tables, wanted.links.sysctls)
             return wanted, Observed(look.links, await self._listings(wanted), look.bridges)
 
@@ -273,24 +274,17 @@ class Forwarder:
 
     async def firewalls(self) -> tuple[tuple[Refusal, ...], tuple[str, ...]]:
         """Chains of other programs that refuse what this node needs, and who may do so."""
-        listing = await self._nft.listing("ruleset")
         wanted = packets(
             data_port=self._tables.data_port,
             control_port=self._tables.control_port,
             underlay=self._facts.underlay,
             encrypted=bool(plan(self._tables, self._facts).links.tunnels),
         )
-        try:
-            ruleset = Ruleset(listing or b'{"nftables": []}')
-        except (ValueError, KeyError, TypeError) as exc:
-            raise ForwardingFailed("nft", f"it lists what we do not understand: {exc!r}") from exc
-        incoming = [packet for packet in wanted if packet.hook == "input"]
-        return ruleset.refusals(wanted), ruleset.suspects(incoming)
+        return await foreign_firewalls.refusals(self._nft, wanted)
 
     async def repair(self) -> None:
         """Look at everything now, and repair it."""
-        self._doubt = News.RULES | News.LINKS
-        self._look_at = -math.inf
+        self._doubts.everything()
         self.set_tables(self._tables)
         await self.applied()
 
@@ -361,9 +355,9 @@ class Forwarder:
                 try:
                     await self._step(tables)
                 except ForwardingFailed as exc:
-                    self._failed(exc)
+                    self._journal.failed(exc)
                 else:
-                    self._failure, pause = "", FIRST_RETRY
+                    self._journal.failure, pause = "", FIRST_RETRY
                     self._reached(number)
                     continue
             # The kernel holds something between two plans: only a look can tell what.
@@ -375,8 +369,7 @@ class Forwarder:
 
     async def _wait(self) -> None:
         """Until there is something to do."""
-        at = self._look_at if self._doubt else self._looked_at + RECONCILE
-        at = min(at, self._mend_at)
+        at = min(self._doubts.next_look, self._encryption.mend_at)
         with trio.move_on_at(max(at, 0.0) if self._tables.me else math.inf):
             await self._wake.wait()
         self._wake = trio.Event()
@@ -385,27 +378,23 @@ class Forwarder:
         """Make the kernel what these records want."""
         sure, self._sure = self._sure, False
         now = trio.current_time()
-        doubt = News.NONE
-        if not sure or now >= min(self._looked_at + RECONCILE, self._mend_at):
-            doubt = News.RULES | News.LINKS
-        elif now >= self._look_at:
-            doubt = self._doubt
-        if not doubt and tables is self._plan.tables:
+        doubt = self._doubts.due(now, all_of_it=not sure or now >= self._encryption.mend_at)
+        facts = self._facts
+        if not doubt and tables is self._plan.tables and facts is self._planned_by:
             self._sure = sure
             return
         if not doubt:
-            await self._advance(plan(tables, self._facts))
+            await self._advance(plan(tables, facts))
+            self._planned_by = facts
             return
-        self._doubt &= ~doubt
-        self._looked_at, self._looks = now, self._looks + 1
-        self._look_at = math.inf
+        self._doubts.looking(now)
         await self._check(tables, doubt, sure=sure)
 
     async def _advance(self, new: Plan) -> None:
         """From the plan that the kernel holds to a new one."""
         todo = changes(self._plan.links, new.links)
         script = update(self._plan.rules, new.rules)
-        await self._make_tunnels(todo)
+        await self._encryption.make(self._kernel, todo, planned=self._facts)
         await self._kernel.apply(todo)
         if script != "":
             try:
@@ -417,77 +406,55 @@ class Forwarder:
                 await self._nft.run(replacement(new.rules))
         if script is None:
             # New tables do not know where flows went before them.
-            await self._forget(new)
+            await stale_flows.end_all(self._commands, new)
         else:
-            await self._forget_some(self._plan, new)
+            await stale_flows.end_changed(
+                self._commands,
+                self._nft,
+                old=self._plan,
+                new=new,
+                bridge_nf=self._facts.bridge_nf,
+            )
+        await self._seat()
         await self._kernel.finish(todo)
         self._plan, self._sure = new, True
-        self._left_out(new.problems)
+        self._journal.left_out(new.problems)
 
     async def _check(self, tables: Tables, doubt: News, *, sure: bool) -> None:
         """Look at the host, and make it as planned, whatever it is now."""
         old = self._plan
         look = await self._kernel.look(tables, (plan(tables, self._facts)).links.sysctls)
-        self._mind_engine(look.facts)
-        self._facts, self._indexes = self._with_tunnel(look.facts), look.indexes
-        new = plan(tables, self._facts)
+        self._journal.engine_chain(self._facts.accept_chain, look.facts.accept_chain)
+        self._owners.forget(look.facts.ports)
+        self._know(facts := self._added(look.facts))
+        self._indexes = look.indexes
+        new = plan(tables, facts)
         listings = await self._listings(new) if News.RULES in doubt else None
         if sure:
             self._report(old, look, listings)
         todo = changes(look.links, new.links)
-        await self._make_tunnels(todo)
+        await self._encryption.make(self._kernel, todo, planned=self._facts)
         await self._kernel.apply(todo)
         if listings is not None and listings == _expected(new):
             pass
         elif listings is not None or (script := update(old.rules, new.rules)) is None:
             await self._nft.run(replacement(new.rules))
+            # While they were others, anybody may have spoken in anybody's name.
+            self._seated = frozenset()
         elif script:
             await self._nft.run(script)
-        await self._forget(new)
+        await stale_flows.end_all(self._commands, new)
+        await self._seat()
         await self._kernel.finish(todo)
-        self._plan, self._sure = new, True
+        self._plan, self._planned_by, self._sure = new, facts, True
         self._bridges, self._ports = look.bridges, frozenset(look.facts.ports)
-        self._left_out(new.problems)
+        self._journal.left_out(new.problems)
 
-    async def _make_tunnels(self, todo: Changes) -> None:
-        """What cannot be made is planned without: then the rules refuse what would need it.
-
-        Raises TunnelFailed, so that it is planned again.
-        """
-        try:
-            await self._kernel.make_tunnels(todo, self._private)
-        except TunnelFailed as exc:
-            self._broken, self._mend_at = exc.message, trio.current_time() + TUNNEL_RETRY
-            raise
-        if self._facts.tunnel is not None:
-            self._broken, self._mend_at = "", math.inf
-
-    async def _forget(self, new: Plan) -> None:
-        """End the flows to what is no backend or not alive, whoever redirected them and when."""
-        backends = {b.address for several in new.balanced.values() for b in several}
-        subnets, live = new.rules["ip"].sets["overlay"].items, new.live
-
-        def stale(flow: Flow) -> bool:
-            keep = backends if flow.protocol == IPPROTO_UDP else live
-            return flow.answers not in keep and within(flow.answers, subnets)
-
-        await forget(self._commands, stale)
-
-    async def _forget_some(self, old: Plan, new: Plan) -> None:
-        """End the flows to what left, if there are any: to walk all flows is not cheap."""
-        gone = forgotten(old, new)
-        listing = await self._nft.listing(f"set ip {TABLE} datagrams") if gone else None
-        used = items(listing) & gone if listing else set[str]()
-        # What was redirected inside a bridge cannot be refused in the name of the address that was
-        # asked; by its next packet it is a new flow, which can. Elsewhere rules do without this.
-        dead = old.live.keys() - new.live.keys() if self._facts.bridge_nf else frozenset[str]()
-        if used or dead:
-            await forget(
-                self._commands,
-                lambda flow: flow.answers in (used if flow.protocol == IPPROTO_UDP else dead),
-            )
-        if used:
-            await self._nft.run(f"delete element ip {TABLE} datagrams {{ {', '.join(used)} }}")
+    async def _seat(self) -> None:
+        """Undo what was said in the names of owners while nobody knew them. Rules are first."""
+        ports = {name: port for name, port in self._facts.ports.items() if port.owner}
+        await self._kernel.seat({n: p for n, p in ports.items() if p.number not in self._seated})
+        self._seated = frozenset(port.number for port in ports.values())
 
     async def _listings(self, wanted: Plan) -> dict[str, Seen]:
         found: dict[str, Seen] = {}
@@ -501,37 +468,7 @@ class Forwarder:
         """Name what others changed; what is only newly wanted, or gone, is no difference."""
         rules = _expected(old) if listings is None else listings
         stood = standing(old, self._bridges, self._ports & look.facts.ports.keys())
-        found = differences(stood, Observed(look.links, rules, look.bridges))
-        self._repairs += len(found)
-        for difference in found[:NAMED]:
-            log.warning("forwarding-repaired", difference=difference)
-        if len(found) > NAMED:
-            log.warning("forwarding-repaired", more=len(found) - NAMED)
-
-    def _mind_engine(self, now: HostFacts) -> None:
-        """Say once that a foreign flush took the engine's rules along: ours come back by us."""
-        if now.accept_chain == ENGINE_CHAIN:
-            self._engine_rules_gone = False
-        elif self._facts.accept_chain == ENGINE_CHAIN:
-            self._engine_rules_gone = True
-            log.error(
-                "engine-rules-gone",
-                consequence="the engine can make no bridge and publish no port",
-                advice=ENGINE_RULES_BACK,
-            )
-
-    def _left_out(self, problems: Iterable[str]) -> None:
-        """Say what the plan leaves out, once."""
-        found = frozenset(problems)
-        for problem in sorted(found - self._problems)[:NAMED]:
-            log.warning("forwarding-left-out", problem=problem)
-        self._problems = found
-
-    def _failed(self, exc: ForwardingFailed) -> None:
-        self._failures += 1
-        if exc.message != self._failure:
-            log.error("forwarding-failed", reason=exc.message)
-        self._failure = exc.message
+        self._journal.repaired(differences(stood, Observed(look.links, rules, look.bridges)))
 
     def _reached(self, number: int) -> None:
         self._applied = number
@@ -540,12 +477,7 @@ class Forwarder:
 
     def _doubted(self, news: News) -> None:
         """Somebody changed something: look at it soon."""
-        if not news:
-            return
-        self._doubt |= news
-        if math.isinf(self._look_at):
-            soon = trio.current_time() + SETTLE
-            self._look_at = max(soon, self._looked_at + BREATH)
+        if self._doubts.heard(news, trio.current_time()):
             self._wake.set()
 
 

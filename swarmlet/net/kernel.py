@@ -18,6 +18,7 @@ from swarmlet.model.forwarding import Tables
 from swarmlet.net.commands import Commands
 from swarmlet.net.facts import DEFAULT_MTU, HostFacts, Port
 from swarmlet.net.links import Changes, Links, Vxlan
+from swarmlet.net.namespaces import UNKNOWN
 from swarmlet.net.numbers import (
     ACCEPT_CHAINS,
     ACCEPTED,
@@ -27,7 +28,6 @@ from swarmlet.net.numbers import (
     OUR_DEVICES,
     PROTOCOL,
 )
-from swarmlet.net.plugs import Plug, Plugs
 from swarmlet.net.routing import host_sysctls
 from swarmlet.net.watch import Indexes
 from swarmlet.net.wireguard import WireGuard
@@ -57,10 +57,11 @@ class Look(msgspec.Struct, frozen=True):
     indexes: Indexes
 
 
-#: How ip says that what it shall remove is not there (ESRCH, ENOENT, ENODEV, and its own words).
+#: How ip says that what it shall change is not there (ESRCH, ENOENT, ENODEV, and its own words).
 _ABSENCE: Final = (
     "No such process",
     "No such file or directory",
+    "No such device",
     "FIB table does not exist",
     "Cannot find device",
 )
@@ -71,7 +72,6 @@ class Kernel:
 
     def __init__(self, commands: Commands, directory: Path) -> None:
         self._commands = commands
-        self._plugs = Plugs(commands)
         self.wireguard = WireGuard(commands)
         self._remembered = directory / REMEMBERED
 
@@ -83,18 +83,43 @@ class Kernel:
         try:
             documents = _documents(answers + fdb)
             devices = documents[0]
-            plugged = await self._plugs.addresses(_plugs(devices))
             tunnels = await self.wireguard.look(
                 d for d in devices if d.get("ifname") in LANE_DEVICES
             )
             look = _look(tables, documents, accept, chain, sysctls or {})
-            return replace(
-                look,
-                facts=replace(look.facts, ports=_ports(devices, plugged)),
-                links=replace(look.links, tunnels=tunnels),
-            )
+            return replace(look, links=replace(look.links, tunnels=tunnels))
         except (ValueError, KeyError, TypeError) as exc:
             raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
+
+    async def ports(self) -> dict[str, Port]:
+        """The ports of our bridges as they are now."""
+        answer = await self._commands.must("ip", "-j", "-d", "link", "show")
+        try:
+            return _ports(json.loads(answer))
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ForwardingFailed("ip", f"it says what we do not understand: {exc!r}") from exc
+
+    async def seat(self, ports: Mapping[str, Port]) -> None:
+        """Send to the owners of these ports what is theirs, whatever was believed before.
+
+        It stays so as long as nobody else may speak in their names.
+        """
+        owners = [(name, port.bridge, port.owner) for name, port in ports.items() if port.owner]
+        failures = [
+            *await self._batch(
+                "ip",
+                [
+                    f"neigh replace {o.address} lladdr {o.mac} dev {b} nud stale"
+                    for _, b, o in owners
+                ],
+            ),
+            *await self._batch(
+                # For good: what is for somebody whom the bridge forgot goes to all ports.
+                "bridge",
+                [f"fdb replace {o.mac} dev {n} master static" for n, _, o in owners],
+            ),
+        ]
+        _raise(_besides_absence(failures))
 
     async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
         """Do what comes first of all. ``private`` keys are by public ones. Raises TunnelFailed."""
@@ -210,7 +235,7 @@ class Kernel:
 
 
 def _besides_absence(failures: list[str]) -> list[str]:
-    """What failed for another reason than that somebody else had removed the same already."""
+    """What failed for another reason than that it is not there: somebody else removed it."""
     return [
         text
         for text in failures
@@ -300,7 +325,7 @@ def _documents(answers: bytes) -> list[list[dict[str, Any]]]:
 
 
 def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) -> HostFacts:
-    bearer = _bearer(tables, devices)
+    bearer, ours = _bearer(tables, devices), _bridges(devices)
     # Loopback may hold a node's address; that says nothing of where packets go.
     underlay = bearer if bearer and bearer["ifname"] != "lo" else None
     return HostFacts(
@@ -309,6 +334,8 @@ def _facts(tables: Tables, devices: list[dict[str, Any]], *, accept_chain: str) 
         underlay_mtu=min(underlay["mtu"], 9000) if underlay else DEFAULT_MTU,
         bridge_nf=_settings({_BRIDGE_NF: ""}).get(_BRIDGE_NF) == "1",
         accept_chain=accept_chain,
+        ports=_ports(devices),
+        gateways=frozenset(d["address"] for d in devices if d["ifname"] in ours),
     )
 
 
@@ -318,20 +345,10 @@ def _bearer(tables: Tables, devices: list[dict[str, Any]]) -> dict[str, Any] | N
     return next((d for d in devices if any(a["local"] == own for a in _addresses(d))), None)
 
 
-def _plugs(devices: list[dict[str, Any]]) -> list[Plug]:
-    """Ports of our bridges that are one end of a pair, the other of which is elsewhere."""
-    ours = _bridges(devices)
-    return [
-        Plug(d["ifname"], d["ifindex"], d["link_netnsid"], d["link_index"])
-        for d in devices
-        if d.get("master") in ours and "link_netnsid" in d and "link_index" in d
-    ]
-
-
-def _ports(devices: list[dict[str, Any]], plugged: dict[str, frozenset[str]]) -> dict[str, Port]:
+def _ports(devices: list[dict[str, Any]]) -> dict[str, Port]:
     ours = _bridges(devices)
     return {
-        d["ifname"]: Port(d["master"], plugged.get(d["ifname"], frozenset()))
+        d["ifname"]: Port(d["master"], d["ifindex"], d.get("link_netnsid", UNKNOWN))
         for d in devices
         if d.get("master") in ours
     }

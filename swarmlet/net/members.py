@@ -114,15 +114,22 @@ def _sources(records: Records) -> Iterator[str]:
 def bridge_sets(
     records: Records, host: HostFacts, sources: Mapping[str, frozenset[str]]
 ) -> dict[str, Elements]:
-    """Ports whose task is known may bring that task's addresses only."""
-    pins = {
-        name: {a for address in port.addresses for a in sources.get(address, ())}
-        for name, port in sorted(host.ports.items())
-    }
+    """Whose a port is, and what it may bring; and what the others may not, or may."""
+    owners = {name: port.owner for name, port in sorted(host.ports.items()) if port.owner}
+    taken = {owner.address for owner in owners.values()}
     return {
         "overlay": _ranges("ipv4_addr", (n.subnet for n in records.networks.values())),
-        "pinned": _set("ifname", (f'"{name}"' for name, pin in pins.items() if pin)),
+        "owned": _set("ifname", (f'"{name}"' for name in owners)),
         "pins": _set(
-            "ifname . ipv4_addr", (f'"{name}" . {a}' for name, pin in pins.items() for a in pin)
+            "ifname . ipv4_addr",
+            (
+                f'"{name}" . {address}'
+                for name, owner in owners.items()
+                for address in sorted(sources.get(owner.address, {owner.address}))
+            ),
         ),
+        "macs": _set("ifname . ether_addr", (f'"{n}" . {o.mac}' for n, o in owners.items())),
+        "taken": _set("ether_addr", (owner.mac for owner in owners.values())),
+        "gateways": _set("ether_addr", sorted(host.gateways)),
+        "unclaimed": _set("ipv4_addr", (one for one in sources if one not in taken)),
     }

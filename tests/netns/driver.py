@@ -4,6 +4,7 @@ A process, since that is what a network namespace belongs to.
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from swarmlet.agent.keys import KeyKeeper
 from swarmlet.clock import SECOND, Nanos, wall_clock
 from swarmlet.model.forwarding import NetworkRecord, Tables
 from swarmlet.net import nft
+from swarmlet.net.facts import Owner
 from swarmlet.net.forwarder import Forwarder
+from swarmlet.net.owners import Guest
 from swarmlet.obs import log
 
 #: Seconds for a kernel to take what it is given, repeated if need be.
@@ -38,6 +41,19 @@ async def answer_keys(forwarder: Forwarder, keys: KeyKeeper, order: dict[str, An
             return await answer(forwarder, order)
 
 
+async def identify(forwarder: Forwarder, guests: list[dict[str, Any]]) -> None:
+    """Of each, its namespace by a path, and what it was given at each bridge."""
+    with ExitStack() as files:
+        met = [
+            Guest(
+                files.enter_context(Path(guest["path"]).open()).fileno(),  # noqa: ASYNC230
+                msgspec.convert(guest["places"], dict[str, Owner]),
+            )
+            for guest in guests
+        ]
+        await forwarder.identify(met)
+
+
 async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:  # noqa: C901, PLR0911, PLR0912  # a table of orders
     match order:
         case {"tables": records}:
@@ -54,8 +70,10 @@ async def answer(forwarder: Forwarder, order: dict[str, Any]) -> Any:  # noqa: C
             return await forwarder.firewalls()
         case {"repair": _}:
             await forwarder.repair()
-        case {"pinned": _}:
-            return len(forwarder.plan.rules["bridge"].sets["pinned"].items)
+        case {"identify": guests}:
+            await identify(forwarder, guests)
+        case {"owned": _}:
+            return len(forwarder.plan.rules["bridge"].sets["owned"].items)
         case {"connections": addresses}:
             return await forwarder.connections(addresses)
         case {"statistics": _}:

@@ -29,6 +29,7 @@ from swarmlet.model.forwarding import (
     TaskRecord,
 )
 from swarmlet.model.tunnels import TunnelKeys
+from swarmlet.net.facts import Owner
 from swarmlet.net.numbers import bridge_name
 
 from tests.netns.driven import PATIENCE, Driven
@@ -69,6 +70,9 @@ class Namespace:
         self.name = name
         self.path = f"/var/run/netns/{name}"
         sh("ip", "netns", "add", name)
+        self._file = Path(self.path).open()  # noqa: SIM115  # closed by delete
+        #: For processes that do not see what was mounted after them.
+        self.elsewhere = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
         self.ip("link set lo up")
 
     def ip(self, *lines: str) -> None:
@@ -106,6 +110,11 @@ class Namespace:
         made.settimeout(3)
         return made
 
+    def hardware(self, device: str) -> str:
+        """Its address."""
+        shown = msgspec.json.decode(self.run("ip", "-j", "link", "show", device))
+        return str(shown[0]["address"])
+
     def sysctl(self, key: str, value: str = "") -> str:
         path = Path("/proc/sys") / key
         return self.inside(
@@ -113,6 +122,7 @@ class Namespace:
         )
 
     def delete(self) -> None:
+        self._file.close()
         sh("ip", "netns", "del", self.name, check=False)
 
 
@@ -215,6 +225,8 @@ class Container:
         self.host = host
         self.space = lan.namespace()
         self.ports: list[str] = []
+        #: What it was given, by bridge.
+        self.places: dict[str, Owner] = {}
         for index, place in enumerate(task.attachments):
             network = lan.tables.networks[place.network_id]
             host.need(network)
@@ -224,13 +236,21 @@ class Container:
                 f"link add {port} type veth peer name eth{index} netns {self.space.name}",
                 f"link set {port} master {bridge_name(network.id)} up",
             )
+            mac = f"02:42:{bytes(map(int, place.address.split('.'))).hex(':')}"
+            self.places[bridge_name(network.id)] = Owner(place.address, mac)
             length = network.subnet.partition("/")[2]
             self.space.ip(
-                f"addr add {place.address}/{length} dev eth{index}", f"link set eth{index} up"
+                f"link set eth{index} address {mac}",
+                f"addr add {place.address}/{length} dev eth{index}",
+                f"link set eth{index} up",
             )
         first = lan.tables.networks[task.attachments[0].network_id]
         self.space.ip(f"route add default via {first.gateway}")
         self.server = Server(self.space, task.name, 80)
+
+    def as_guest(self) -> dict[str, Any]:
+        """What its engine would say of it."""
+        return {"path": self.space.elsewhere, "places": self.places}
 
     def delete(self) -> None:
         self.server.close()
@@ -258,6 +278,15 @@ class Host(Driven):
     def give(self, tables: Tables) -> None:
         self.order("tables", msgspec.to_builtins(replace(tables, me=self.number)))
 
+    def identify(self, guests: list["Container"]) -> None:
+        """Say who they are until it is known of each of their ports, as the agent does."""
+
+        def known() -> bool:
+            self.order("identify", [one.as_guest() for one in guests])
+            return bool(self.order("owned") == sum(len(one.ports) for one in guests))
+
+        eventually(known)
+
     def need(self, network: NetworkRecord) -> None:
         """Make a network's bridge, as the engine does for the agent."""
         if network.id in self.bridges:
@@ -269,6 +298,8 @@ class Host(Driven):
             f"addr add {bridge['gateway']}/{length} dev {name}",
             f"link set {name} up",
         )
+        # Chosen, so that it does not become that of the first port.
+        self.space.ip(f"link set {name} address {self.space.hardware(name)}")
         self.space.run(
             "iptables-restore",
             "-n",
@@ -388,10 +419,9 @@ class Lan:
 
     def settle(self) -> None:
         """Wait until every host knows whose each port of its bridges is."""
-        for number, host in self.hosts.items():
-            tasks = [task for task in self.tables.tasks.values() if task.node == number]
-            ports = sum(len(task.attachments) for task in tasks)
-            eventually(lambda: host.order("pinned") == ports)  # noqa: B023  # called at once
+        for host in self.hosts.values():
+            guests = [one for one in self.containers.values() if one.host is host]
+            host.identify(guests)
 
     def delete(self) -> None:
         for container in self.containers.values():

@@ -5,9 +5,9 @@ import struct
 import time
 
 import pytest
-from swarmlet.net.numbers import VNI, mac
+from swarmlet.net.numbers import VNI, bridge_name, mac
 
-from tests.netns.rig import Lan, Namespace, connect, tcp, udp
+from tests.netns.rig import Lan, Namespace, connect, eventually, tcp, udp
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
@@ -113,6 +113,36 @@ def test_a_task_cannot_forge_a_source(lan: Lan, forged: str) -> None:
         assert forged not in server.askers
 
 
+@pytest.mark.parametrize("tags", ["", "81000000", "88a80000", "8100000081000000"])
+def test_a_task_cannot_forge_a_source_in_a_frame_of_its_own_making(lan: Lan, tags: str) -> None:
+    """With priority tags (of VLAN 0), by which the kernel takes it for a frame without any."""
+    forger, server = lan.containers["web1"], lan.containers["far3"].server
+    server.askers.clear()
+    bridge = bridge_name("red")
+    to = lan.hosts[1].space.hardware(bridge) + forger.places[bridge].mac
+    head = bytes.fromhex(to.replace(":", "") + tags + "0800")
+    for source in ("10.10.9.31", "10.10.9.11"):
+        speak(forger.space, head + datagram(source=source, to="10.10.9.23"))
+    if not tags:  # the test sends what it means to
+        eventually(lambda: "10.10.9.11" in server.askers)
+    assert udp(forger.space, "10.10.9.23", 80) == "far3 10.10.9.11"
+    assert "10.10.9.31" not in server.askers
+
+
+def test_a_task_cannot_draw_the_packets_of_its_neighbour(lan: Lan) -> None:
+    """By its hardware address: as the source of a frame, by which a bridge learns who is where."""
+    forger, victim = lan.containers["web1"], lan.containers["sticky1"]
+    host, bridge = lan.hosts[1], bridge_name("red")
+    assert tcp(host.space, "10.10.9.31", 80) == "sticky1 10.10.9.1"
+    to = host.space.hardware(bridge) + victim.places[bridge].mac
+    head = bytes.fromhex(to.replace(":", "") + "0800")
+    speak(forger.space, head + datagram(source="10.10.9.11", to="10.10.9.23"))
+    assert udp(forger.space, "10.10.9.23", 80) == "far3 10.10.9.11"
+    shown = host.space.run("bridge", "fdb", "show", "br", bridge, "brport", forger.ports[0])
+    assert victim.places[bridge].mac not in shown
+    assert tcp(host.space, "10.10.9.31", 80) == "sticky1 10.10.9.1"
+
+
 def test_strangers_cannot_inject_into_the_overlay(lan: Lan) -> None:
     """A VXLAN packet from outside of the cluster is dropped, as is one that a task sends."""
     server = lan.containers["far3"].server
@@ -141,8 +171,23 @@ def send(place: Namespace, source: str, to: tuple[str, int]) -> None:
             sock.sendto(b"forged", to)
 
 
+def speak(place: Namespace, frame: bytes) -> None:
+    """Send a frame."""
+    sock = place.inside(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+    with sock:
+        sock.bind(("eth0", 0))
+        for _ in range(3):
+            sock.send(frame)
+
+
 def vxlan(*, source: str, to: str, entry: int, vni: int = VNI) -> bytes:
     """A datagram in IP, in a frame from node 2 to node ``entry``, in VXLAN."""
+    frame = bytes.fromhex((mac(entry) + mac(2)).replace(":", "")) + b"\x08\x00"
+    return struct.pack("!II", 0x08000000, vni << 8) + frame + datagram(source=source, to=to)
+
+
+def datagram(*, source: str, to: str) -> bytes:
+    """In IP."""
     body = b"injected"
     udp_ = struct.pack("!HHHH", 4444, 80, 8 + len(body), 0) + body
     head = struct.pack(
@@ -161,6 +206,4 @@ def vxlan(*, source: str, to: str, entry: int, vni: int = VNI) -> bytes:
     total = sum(struct.unpack("!10H", head))
     total = (total & 0xFFFF) + (total >> 16)
     total = (total & 0xFFFF) + (total >> 16)
-    head = head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:]
-    frame = bytes.fromhex((mac(entry) + mac(2)).replace(":", "")) + b"\x08\x00" + head + udp_
-    return struct.pack("!II", 0x08000000, vni << 8) + frame
+    return head[:10] + struct.pack("!H", ~total & 0xFFFF) + head[12:] + udp_

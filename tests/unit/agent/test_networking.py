@@ -31,7 +31,8 @@ from swarmlet.model.forwarding import (
 )
 from swarmlet.model.specs import DnsConfig
 from swarmlet.net.connections import Connections
-from swarmlet.net.facts import HostFacts
+from swarmlet.net.facts import HostFacts, Port
+from swarmlet.net.owners import Guest
 from swarmlet.net.plan import Plan, plan
 from swarmlet.rpc.messages import Assignment, Forwarding
 
@@ -109,6 +110,16 @@ class FakeForwarder:
 
     async def clear(self) -> None:
         self.cleared = True
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        return {}
+
+    async def ports_changed(self) -> None:
+        await trio.sleep_forever()
+
+    async def identify(self, guests: Sequence[Guest]) -> None:
+        await trio.lowlevel.checkpoint()
 
     def cannot_tunnel(self) -> str:
         return self.inability

@@ -14,7 +14,7 @@ from swarmlet.model.forwarding import (
     TaskRecord,
 )
 from swarmlet.model.tunnels import TunnelKeys
-from swarmlet.net.facts import HostFacts, OwnTunnel, Port
+from swarmlet.net.facts import HostFacts, Owner, OwnTunnel, Port
 from swarmlet.net.numbers import bridge_name
 
 NETWORKS = 4
@@ -117,9 +117,14 @@ def hosts(draw: st.DrawFn) -> HostFacts:
         has_address=draw(st.booleans()),
         underlay_mtu=draw(st.sampled_from([1400, 1500, 9000])),
         bridge_nf=draw(st.booleans()),
+        gateways=frozenset({"02:42:00:00:00:01"}) if draw(st.booleans()) else frozenset(),
         accept_chain=draw(st.sampled_from(["", "DOCKER-USER", "FORWARD"])),
         ports={
-            f"veth{n}": Port(bridge_name(f"net{n}"), frozenset({f"10.{n}.0.10"}))
+            f"veth{n}": Port(
+                bridge_name(f"net{n}"),
+                number=n,
+                owner=draw(st.none() | st.just(Owner(f"10.{n}.0.10", f"02:42:0a:{n:02x}:00:0a"))),
+            )
             for n in draw(st.sets(st.integers(1, NETWORKS - 1)))
         },
     )

@@ -1,6 +1,6 @@
 """The loop around plan and kernel, with a kernel that obeys, and one that refuses."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,17 +10,15 @@ from msgspec.structs import replace
 from swarmlet.errors import ForwardingFailed, TunnelFailed
 from swarmlet.model.forwarding import Attachment, PeerRecord, ServiceRecord, Tables, TaskRecord
 from swarmlet.net import forwarder as module
-from swarmlet.net.facts import HostFacts, OwnTunnel, Port
-from swarmlet.net.forwarder import (
-    LAST_RETRY,
-    MIND_SETTINGS,
-    RECONCILE,
-    TUNNEL_RETRY,
-    Forwarder,
-)
+from swarmlet.net import namespaces, stale_flows
+from swarmlet.net.doubts import RECONCILE
+from swarmlet.net.encryption import TUNNEL_RETRY
+from swarmlet.net.facts import HostFacts, Owner, OwnTunnel, Port
+from swarmlet.net.forwarder import LAST_RETRY, MIND_SETTINGS, OWNERS_WITHIN, Forwarder
 from swarmlet.net.kernel import Look
 from swarmlet.net.links import Changes, Links
 from swarmlet.net.numbers import bridge_name
+from swarmlet.net.owners import Guest
 from swarmlet.net.watch import Indexes, News
 
 from tests.unit.net.clusters import keys, network
@@ -38,6 +36,16 @@ class FakeKernel:
         self.broken = False
         self.no_tunnels = False
         self.private: dict[str, str] = {}
+        #: Who was given what is its.
+        self.seated: list[Owner] = []
+
+    async def ports(self) -> Mapping[str, Port]:
+        await trio.lowlevel.checkpoint()
+        return self.facts.ports
+
+    async def seat(self, ports: Mapping[str, Port]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.seated += [port.owner for port in ports.values() if port.owner]
 
     async def make_tunnels(self, changes: Changes, private: Mapping[str, str]) -> None:
         await trio.lowlevel.checkpoint()
@@ -105,9 +113,14 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     async def forget(*_: object) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def numbers(_: object, descriptors: Sequence[int]) -> list[int]:
+        await trio.lowlevel.checkpoint()
+        return list(descriptors)
+
     monkeypatch.setattr(module, "watch_links", deaf)
     monkeypatch.setattr(module, "watch_rules", deaf)
-    monkeypatch.setattr(module, "forget", forget)
+    monkeypatch.setattr(stale_flows, "forget", forget)
+    monkeypatch.setattr(namespaces, "numbers", numbers)
     forwarder, kernel, nft = Forwarder(tmp_path), FakeKernel(), FakeNft()
     monkeypatch.setattr(forwarder, "_kernel", kernel)
     monkeypatch.setattr(forwarder, "_nft", nft)
@@ -380,3 +393,58 @@ async def test_an_engine_whose_rules_were_flushed_is_said_once(
         await host.repairs()
         assert host.forwarder.engine_rules_gone is gone
         assert capsys.readouterr().out.count("engine-rules-gone") == said
+
+
+OWNER = Owner("10.1.0.8", "02:42:0a:01:00:08")
+BRIDGE = bridge_name("net1")
+
+
+def plugged(kernel: FakeKernel, **ports: Port) -> None:
+    kernel.facts = replace(kernel.facts, ports=ports)
+
+
+async def test_a_container_that_is_named_is_pinned_at_once(host: Host, rig: Rig) -> None:
+    """At the port that leads to its namespace, in that network; and gets what is its."""
+    plugged(rig.kernel, veth1=Port(BRIDGE, 7, 1), veth2=Port(BRIDGE, 8, 2))
+    scripts = len(rig.nft.scripts)
+    elsewhere = Owner("10.2.0.8", "02:42:0a:02:00:08")
+    await host.forwarder.identify([Guest(2, {BRIDGE: OWNER, "sl-net2": elsewhere})])
+    await host.forwarder.applied()
+    (script,) = rig.nft.scripts[scripts:]
+    assert f'add element bridge swarmlet macs {{ "veth2" . {OWNER.mac} }}' in script
+    assert {name: port.owner for name, port in host.forwarder.ports.items()} == {
+        "veth1": None,
+        "veth2": OWNER,
+    }
+    await host.repairs()
+    assert rig.kernel.seated == [OWNER]
+    host.forwarder._doubted(News.RULES)  # somebody took them away
+    await trio.sleep(2)
+    assert rig.kernel.seated == [OWNER, OWNER]
+
+
+async def test_an_owner_goes_with_its_port(host: Host, rig: Rig) -> None:
+    """A number of a namespace is used again; who has it next is somebody else."""
+    plugged(rig.kernel, veth1=Port(BRIDGE, 7, 1))
+    await host.forwarder.identify([Guest(1, {BRIDGE: OWNER})])
+    plugged(rig.kernel, veth1=Port(BRIDGE, 9, 1))
+    assert await host.repairs() == 0
+    assert host.forwarder.ports["veth1"].owner is None
+    assert host.forwarder.plan.rules["bridge"].sets["taken"].items == {}
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_rules_of_before_stay_until_it_is_known_whom_they_are_about(
+    rig: Rig, nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, named: bool
+) -> None:
+    """But an engine that does not answer is not waited for for ever."""
+    plugged(rig.kernel, veth1=Port(BRIDGE, 7, 1))
+    rig.forwarder.set_tables(replace(tables(), me=2))
+    await nursery.start(rig.forwarder.run)
+    await trio.sleep(OWNERS_WITHIN / 2)
+    assert rig.nft.scripts == []
+    if named:
+        await rig.forwarder.identify([Guest(1, {BRIDGE: OWNER})])
+    await rig.forwarder.applied()
+    assert (trio.current_time() < OWNERS_WITHIN) == named
+    assert (OWNER.mac in rig.nft.scripts[0]) == named

@@ -6,6 +6,7 @@ import pytest
 import trio
 from swarmlet.errors import ForwardingFailed
 from swarmlet.net.commands import Commands, Output
+from swarmlet.net.facts import Owner, Port
 from swarmlet.net.kernel import Kernel
 from swarmlet.net.links import Changes
 
@@ -42,3 +43,16 @@ async def test_what_cannot_be_removed_is_a_failure(tmp_path: Path) -> None:
     said = GONE + "RTNETLINK answers: Operation not permitted\nCommand failed -:4\n"
     with pytest.raises(ForwardingFailed, match="Operation not permitted"):
         await Kernel(Refusing(said), tmp_path).finish(REMOVALS)
+
+
+PORTS = {"veth1": Port("sl-red", 7, 1, Owner("10.9.0.3", "02:42:0a:09:00:03"))}
+
+
+async def test_a_port_that_went_meanwhile_needs_no_place(tmp_path: Path) -> None:
+    await Kernel(Refusing(GONE), tmp_path).seat(PORTS)
+
+
+async def test_a_port_that_gets_no_place_is_a_failure(tmp_path: Path) -> None:
+    said = "RTNETLINK answers: Operation not permitted\nCommand failed -:1\n"
+    with pytest.raises(ForwardingFailed, match="Operation not permitted"):
+        await Kernel(Refusing(said), tmp_path).seat(PORTS)

@@ -212,7 +212,7 @@ def test_a_bridge_for_each_network_of_a_local_task(tables: Tables, host: HostFac
 
 @given(clusters(), hosts())
 def test_only_own_addresses_come_from_a_bridge(tables: Tables, host: HostFacts) -> None:
-    """Of a local task, on each bridge that it is plugged into; a pinned port has one task's."""
+    """Of a local task, on each bridge that it is plugged into."""
     rules = plan(tables, host).rules
     local = [t for t in tables.tasks.values() if t.node == tables.me]
     assert set(rules["ip"].sets["sources"].items) == {
@@ -221,9 +221,23 @@ def test_only_own_addresses_come_from_a_bridge(tables: Tables, host: HostFacts) 
         for a in t.attachments
         for b in t.attachments
     }
-    for port in rules["bridge"].sets["pinned"].items:
-        pins = {i.split(" . ")[1] for i in rules["bridge"].sets["pins"].items if port in i}
-        assert pins in [addresses([task]) for task in local]
+
+
+@given(clusters(), hosts())
+def test_a_port_brings_what_its_container_was_given(tables: Tables, host: HostFacts) -> None:
+    """Its hardware address, and all addresses of that task; others may have none of that."""
+    sets = plan(tables, host).rules["bridge"].sets
+    owners = {f'"{name}"': port.owner for name, port in host.ports.items() if port.owner}
+    local = [t for t in tables.tasks.values() if t.node == tables.me]
+    assert sets["owned"].items.keys() == owners.keys()
+    assert sets["macs"].items.keys() == {f"{port} . {o.mac}" for port, o in owners.items()}
+    assert sets["taken"].items.keys() == {owner.mac for owner in owners.values()}
+    for port, owner in owners.items():
+        pins = {i.split(" . ")[1] for i in sets["pins"].items if port in i}
+        tasks = [addresses([task]) for task in local if owner.address in addresses([task])]
+        assert pins in (tasks or [{owner.address}])
+    given_out = {owner.address for owner in owners.values()}
+    assert sets["unclaimed"].items.keys() == addresses(local) - given_out
 
 
 @given(clusters(), hosts())
