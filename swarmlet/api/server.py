@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import trio
+from msgspec.structs import replace
 
 from swarmlet import __version__
 from swarmlet.api import wording
@@ -21,7 +22,7 @@ from swarmlet.api.proxy import Proxy
 from swarmlet.api.routes import Route, find, is_ours
 from swarmlet.api.sockets import open_unix_listener, remove_socket
 from swarmlet.api.versions import NEWEST, Version, check_version, clamp, dotted, split_version
-from swarmlet.engine.tunnel import EngineGate, Headers
+from swarmlet.engine.tunnel import EngineGate, Headers, at_socket
 from swarmlet.errors import InvalidInput, NotFound, SwarmletError, first_error
 
 #: Header values that HTTP cannot carry.
@@ -35,7 +36,7 @@ class Api:
         self, backend: Backend, engine_socket: str | Path, *, limits: Limits | None = None
     ) -> None:
         self._backend = backend
-        self._engine = EngineGate(engine_socket)
+        self._engine = EngineGate(at_socket(engine_socket))
         self._server = f"swarmlet/{__version__} ({platform.system().lower()})".encode()
         patches = {b"api-version": dotted(NEWEST).encode()}
         self._proxy = Proxy(self._engine, patches=patches)
@@ -97,7 +98,7 @@ class Api:
             return answer
         text = _NOT_PRINTABLE.sub(" ", reason).replace('"', "'").encode()
         stale = [(b"Swarmlet-Stale", text), (b"Warning", b'110 swarmlet "' + text + b'"')]
-        return Answer(answer.body, answer.status, [*answer.headers, *stale])
+        return replace(answer, headers=[*answer.headers, *stale])
 
     async def _respond(self, exchange: Exchange, answer: Answer) -> None:
         body = answer.encoded()
@@ -112,7 +113,13 @@ class Api:
             own.append((b"Swarmlet-Node", node_id.encode()))
         if body and not any(name.lower() == b"content-type" for name, _ in answer.headers):
             own.append((b"Content-Type", b"application/json"))
-        await exchange.respond(answer.status, [*own, *answer.headers], body)
+        if answer.stream is None:
+            await exchange.respond(answer.status, [*own, *answer.headers], body)
+            return
+        await exchange.start(answer.status, [*own, *answer.headers])
+        if exchange.request.method != "HEAD":
+            await answer.stream()
+        await exchange.end()
 
 
 def _segments(path: bytes) -> tuple[str, ...]:
