@@ -1,4 +1,4 @@
-"""Everything that is not about the swarm goes to the local engine, and back, unchanged.
+"""Everything that is not about the swarm goes to an engine, and back, unchanged.
 
 Bodies are streamed both ways and never kept: a slow reader slows its writer. After an upgrade (or
 a raw stream that follows a 200, for clients that did not ask for one) the two connections are
@@ -32,15 +32,16 @@ _HOP_BY_HOP: Final = frozenset(
 
 
 class Proxy:
-    """Passes exchanges on to the engine."""
+    """Passes exchanges on to an engine."""
 
-    def __init__(self, engine: EngineGate, *, patches: dict[bytes, bytes]) -> None:
-        self._engine = engine
+    def __init__(self, *, patches: dict[bytes, bytes]) -> None:
         self._patches = patches
 
-    async def forward(self, exchange: Exchange, target: bytes, body: bytes | None = None) -> None:
+    async def forward(
+        self, exchange: Exchange, engine: EngineGate, target: bytes, body: bytes | None = None
+    ) -> None:
         """Pass one exchange on; ``body`` is its body if that was read already."""
-        tunnel = await self._engine.open()
+        tunnel = await engine.open()
         try:
             await tunnel.send(_request_head(exchange, target))
             await _Relay(exchange, tunnel, self._patches, body).run()

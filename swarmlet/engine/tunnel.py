@@ -179,9 +179,13 @@ class EngineGate:
         self._versions: EngineVersions | None = None
 
     async def open(self) -> Tunnel:
+        """Connect, for one request. Raises EngineUnavailable."""
+        return Tunnel(await self.connect())
+
+    async def connect(self) -> trio.abc.HalfCloseableStream:
         """Connect. Raises EngineUnavailable."""
         try:
-            return Tunnel(await self._connect())
+            return await self._connect()
         except EngineUnavailable:
             self._versions = None  # whatever answers next may be another version
             raise
@@ -271,6 +275,11 @@ def _message(answer: EngineAnswer) -> str:
         return msgspec.json.decode(answer.body, type=_Error).message
     except msgspec.MsgspecError:
         return f"the Docker Engine answered with status {answer.status}"
+
+
+def clamp(asked: tuple[int, int], engine: EngineVersions) -> tuple[int, int]:
+    """The API version to ask an engine in."""
+    return min(max(asked, engine.oldest), engine.newest)
 
 
 def parse_version(text: str) -> tuple[int, int]:

@@ -125,8 +125,8 @@ class Membership:
         self._keys = KeyKeeper(state.forwarding, forwarder, self._describe_again, clock=now)
         self.examiner = Examiner(self.networking, self._port, now=now, rng=rng)
         self._port.examiner = self._answer_check
-        self._local_engine = at_socket(engine.socket_path)
-        self._door = Door(engine, self._local_engine)
+        self._gate = EngineGate(at_socket(engine.socket_path))
+        self._door = Door(engine, self._gate)
         self._port.door = self._serve_engine
         self._worker = Worker(
             engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
@@ -251,7 +251,7 @@ class Membership:
     async def engine_of(self, node_id: str) -> EngineGate:
         """The way to a node's engine. Raises Unavailable when the node is down."""
         if node_id == self.identity.node_id:
-            return EngineGate(self._local_engine)
+            return self._gate
         nodes = await self.manager.addresses() if self.manager else []
         node = _living(nodes, node_id)
         return EngineGate(partial(self._port.dial_engine, node.id, node.addr))

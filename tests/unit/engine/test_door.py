@@ -42,7 +42,7 @@ async def engine(tmp_path: Path) -> AsyncIterator[FakeEngine]:
 async def gate(engine: FakeEngine, nursery: trio.Nursery) -> AsyncIterator[EngineGate]:
     """The engine, for a manager: through the door, over a connection of the other kind."""
     async with Engine(engine.path) as client:
-        door = Door(client, at_socket(engine.path))
+        door = Door(client, EngineGate(at_socket(engine.path)))
 
         async def connect() -> trio.abc.HalfCloseableStream:
             near, far = memory_stream_pair()
@@ -72,7 +72,9 @@ async def test_a_container_of_nobodys_is_not_there(gate: EngineGate) -> None:
     ("method", "target"),
     [
         ("GET", "/v1.41/info"),
-        ("GET", f"/v1.41/containers/{OURS}/json"),
+        ("POST", f"/v1.41/containers/{OURS}/kill"),
+        ("DELETE", f"/v1.41/containers/{OURS}"),
+        ("POST", f"/v1.41/containers/{OURS}/update"),
         ("GET", f"/v1.41/containers/{OURS}/../{OURS}/logs"),
         ("GET", f"/v1.41/v1.41/containers/{OURS}/logs"),
         ("GET", "/v1.41/containers/web/logs"),
@@ -93,7 +95,7 @@ async def test_what_is_no_request_is_refused(engine: FakeEngine, head: bytes) ->
     async with Engine(engine.path) as client:
         near, far = memory_stream_pair()
         await near.send_all(head)
-        await Door(client, at_socket(engine.path)).serve(far)
+        await Door(client, EngineGate(at_socket(engine.path))).serve(far)
         http = h11.Connection(h11.CLIENT)
         http.send(h11.Request(method="GET", target="/", headers=[("Host", "x")]))
         http.receive_data(bytes(await near.receive_some()))
@@ -106,7 +108,7 @@ async def test_an_engine_that_is_not_there_is_an_answer(tmp_path: Path) -> None:
     async with Engine(tmp_path / "none.sock") as client:
         near, far = memory_stream_pair()
         await near.send_all(f"GET /containers/{OURS}/logs HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await Door(client, at_socket(tmp_path / "none.sock")).serve(far)
+        await Door(client, EngineGate(at_socket(tmp_path / "none.sock"))).serve(far)
         assert b"503" in await near.receive_some()
 
 
