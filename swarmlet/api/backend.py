@@ -1,13 +1,14 @@
 """What the HTTP API needs of the daemon behind it. The daemon implements it; tests fake it."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
 
 from swarmlet.clock import Instant
 from swarmlet.engine.networks import Endpoint
+from swarmlet.engine.tunnel import EngineGate
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.forwarding import NetworkRecord, ServiceRecord
 from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE
@@ -106,6 +107,20 @@ class Backend(Protocol):
         """Bring the replica up to now, in so many seconds; None: as long as a write may take.
 
         Raises NoQuorum, LeaderSilent, or ReplicaBehind.
+        """
+        ...
+
+    def changes(self) -> AbstractContextManager[Callable[[], Awaitable[None]]]:
+        """Inside, wait for the next change of the view; the first wait is over at once.
+
+        Raises NotASwarmManager.
+        """
+        ...
+
+    async def engine_of(self, node_id: str) -> EngineGate:
+        """The way to a node's engine, for what managers may ask about containers of tasks.
+
+        Raises Unavailable when the node is down.
         """
         ...
 

@@ -1,6 +1,6 @@
 """What a route's handler gets, and what it gives back."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
@@ -28,11 +28,15 @@ _NO: Final = frozenset({"", "0", "no", "false", "none"})
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """An answer of our own. ``body`` None means no bytes at all; bytes go out as they are."""
+    """An answer of our own. ``body`` None means no bytes at all; bytes go out as they are.
+
+    ``stream`` sends the body through the exchange, which was started, instead.
+    """
 
     body: Json = None
     status: int = 200
     headers: Headers = []
+    stream: Callable[[], Awaitable[None]] | None = None
 
     def encoded(self) -> bytes:
         """The body's bytes. Go's encoder ends with a newline, and so do we."""

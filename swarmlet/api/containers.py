@@ -13,12 +13,12 @@ import msgspec
 from swarmlet.api import network_shapes, networks, wording
 from swarmlet.api.calls import Answer, Call
 from swarmlet.api.engine_networks import EngineNetworks
-from swarmlet.api.versions import clamp, dotted
+from swarmlet.api.versions import dotted
 from swarmlet.control import forwarding
 from swarmlet.engine import attached, host_ports
 from swarmlet.engine.convert import TASK_LABEL
 from swarmlet.engine.networks import Endpoint
-from swarmlet.engine.tunnel import EngineAnswer
+from swarmlet.engine.tunnel import EngineAnswer, clamp
 from swarmlet.errors import (
     EngineError,
     EngineUnavailable,

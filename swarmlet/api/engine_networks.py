@@ -8,7 +8,8 @@ import msgspec
 from swarmlet.api import filters
 from swarmlet.api import network_shapes as shapes
 from swarmlet.api.calls import Call
-from swarmlet.api.versions import clamp, dotted
+from swarmlet.api.versions import dotted
+from swarmlet.engine.tunnel import clamp
 from swarmlet.errors import EngineError, InvalidInput
 
 Json = shapes.Json

@@ -25,15 +25,6 @@ async def configs(call: Call) -> Answer:
     raise NotSupported("configs are not supported yet by swarmlet")
 
 
-async def logs(call: Call) -> Answer:
-    """Refuse."""
-    del call
-    raise NotSupported(
-        "logs of services and tasks are not supported yet by swarmlet",
-        advice="use docker logs on the node that runs the task (service ps names it)",
-    )
-
-
 async def autolock(call: Call) -> Answer:
     """Refuse."""
     del call

@@ -1,4 +1,4 @@
-"""Everything that is not about the swarm goes to the local engine, and back, unchanged.
+"""Everything that is not about the swarm goes to an engine, and back, unchanged.
 
 Bodies are streamed both ways and never kept: a slow reader slows its writer. After an upgrade (or
 a raw stream that follows a 200, for clients that did not ask for one) the two connections are
@@ -11,7 +11,8 @@ import h11
 import trio
 
 from swarmlet.api.exchange import AnswerCut, ClientGone, Exchange
-from swarmlet.engine.tunnel import CHUNK, EngineGate, Headers, PushbackStream, Tunnel
+from swarmlet.engine.joining import join
+from swarmlet.engine.tunnel import EngineGate, Headers, Tunnel
 from swarmlet.errors import EngineUnavailable
 
 #: Headers about one connection, not about the message; each side has its own.
@@ -29,21 +30,18 @@ _HOP_BY_HOP: Final = frozenset(
     }
 )
 
-#: Seconds for a client to end its side after the engine has ended its own: the client has all
-#: output by then, so only one that forgot its connection takes longer.
-_HALF_OPEN_SECONDS: Final = 10.0
-
 
 class Proxy:
-    """Passes exchanges on to the engine."""
+    """Passes exchanges on to an engine."""
 
-    def __init__(self, engine: EngineGate, *, patches: dict[bytes, bytes]) -> None:
-        self._engine = engine
+    def __init__(self, *, patches: dict[bytes, bytes]) -> None:
         self._patches = patches
 
-    async def forward(self, exchange: Exchange, target: bytes, body: bytes | None = None) -> None:
+    async def forward(
+        self, exchange: Exchange, engine: EngineGate, target: bytes, body: bytes | None = None
+    ) -> None:
         """Pass one exchange on; ``body`` is its body if that was read already."""
-        tunnel = await self._engine.open()
+        tunnel = await engine.open()
         try:
             await tunnel.send(_request_head(exchange, target))
             await _Relay(exchange, tunnel, self._patches, body).run()
@@ -177,32 +175,3 @@ class _Relay:
         self._uploader.cancel()
         client = await self._exchange.take_over(status, headers)
         await join(client, self._tunnel.raw())
-
-
-async def join(client: PushbackStream, engine: PushbackStream) -> None:
-    """Copy both ways until both sides have ended, or one cannot be written to."""
-    async with trio.open_nursery() as nursery:
-
-        async def down() -> None:
-            if not await _copy(engine, client):
-                nursery.cancel_scope.cancel()
-            nursery.cancel_scope.deadline = trio.current_time() + _HALF_OPEN_SECONDS
-
-        nursery.start_soon(_copy, client, engine)
-        nursery.start_soon(down)
-
-
-async def _copy(source: PushbackStream, target: PushbackStream) -> bool:
-    """Copy to the end and pass it on; False when the target is gone."""
-    while True:
-        try:
-            data = await source.receive_some(CHUNK)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            data = b""
-        try:
-            if not data:
-                await target.send_eof()
-                return True
-            await target.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False

@@ -9,20 +9,32 @@ from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import trio
+from msgspec.structs import replace
 
 from swarmlet import __version__
 from swarmlet.api import wording
 from swarmlet.api.backend import Backend
-from swarmlet.api.calls import Answer, Call, error_answer, parse_query
+from swarmlet.api.calls import (
+    BODY_BYTES,
+    BODY_SECONDS,
+    Answer,
+    Call,
+    error_answer,
+    parse_query,
+)
+from swarmlet.api.elsewhere import Elsewhere, Place
 from swarmlet.api.exchange import Exchange
 from swarmlet.api.freshness import stale_reason
 from swarmlet.api.http1 import Limits, Server
 from swarmlet.api.proxy import Proxy
 from swarmlet.api.routes import Route, find, is_ours
 from swarmlet.api.sockets import open_unix_listener, remove_socket
-from swarmlet.api.versions import NEWEST, Version, check_version, clamp, dotted, split_version
-from swarmlet.engine.tunnel import EngineGate, Headers
+from swarmlet.api.versions import NEWEST, Version, check_version, dotted, split_version
+from swarmlet.engine.tunnel import EngineGate, Headers, at_socket, clamp
 from swarmlet.errors import InvalidInput, NotFound, SwarmletError, first_error
+
+#: Seconds for an engine to take down a command: it waits for its locks of one container.
+COMMAND_SECONDS: Final = 30.0
 
 #: Header values that HTTP cannot carry.
 _NOT_PRINTABLE: Final = re.compile(r"[^\x20-\x7e]+")
@@ -35,10 +47,11 @@ class Api:
         self, backend: Backend, engine_socket: str | Path, *, limits: Limits | None = None
     ) -> None:
         self._backend = backend
-        self._engine = EngineGate(engine_socket)
+        self._engine = EngineGate(at_socket(engine_socket))
         self._server = f"swarmlet/{__version__} ({platform.system().lower()})".encode()
         patches = {b"api-version": dotted(NEWEST).encode()}
-        self._proxy = Proxy(self._engine, patches=patches)
+        self._proxy = Proxy(patches=patches)
+        self._elsewhere = Elsewhere(backend)
         self.http = Server(self, limits=limits)
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -58,7 +71,12 @@ class Api:
         segments = _segments(path)
         found = find(exchange.request.method, segments)
         if found is None and not is_ours(segments):
-            await self._forward(exchange, version, path, query)
+            place = self._elsewhere.place(segments)
+            if place is not None and place.node_id:
+                await self._ask_elsewhere(exchange, place, version, query)
+            else:
+                path = place.path.encode() if place else path
+                await self._forward(exchange, version, path, query)
             return
         if found is None:
             raise NotFound(wording.PAGE_NOT_FOUND)
@@ -87,7 +105,21 @@ class Api:
     ) -> None:
         spoken = clamp(version, await self._engine.versions())
         target = b"/v" + dotted(spoken).encode() + path + (b"?" + query if query else b"")
-        await self._proxy.forward(exchange, target, body)
+        await self._proxy.forward(exchange, self._engine, target, body)
+
+    async def _ask_elsewhere(
+        self, exchange: Exchange, place: Place, version: Version, query: bytes
+    ) -> None:
+        """Pass a call on to another node's engine, which is asked in a version that it speaks."""
+        engine = await self._backend.engine_of(place.node_id)
+        target = f"/v{dotted(version)}{place.path}".encode() + (b"?" + query if query else b"")
+        if not (exchange.request.method == "POST" and place.makes_command):
+            await self._proxy.forward(exchange, engine, target)
+            return
+        body = await exchange.read_body(limit=BODY_BYTES, seconds=BODY_SECONDS)
+        answer = await engine.ask("POST", target.decode(), seconds=COMMAND_SECONDS, body=body)
+        self._elsewhere.remember(answer.body, place.node_id)
+        await self._respond(exchange, Answer(answer.body, answer.status))
 
     def _marked(self, route: Route, call: Call, answer: Answer) -> Answer:
         """Say when an answer from the replica may be behind."""
@@ -97,7 +129,7 @@ class Api:
             return answer
         text = _NOT_PRINTABLE.sub(" ", reason).replace('"', "'").encode()
         stale = [(b"Swarmlet-Stale", text), (b"Warning", b'110 swarmlet "' + text + b'"')]
-        return Answer(answer.body, answer.status, [*answer.headers, *stale])
+        return replace(answer, headers=[*answer.headers, *stale])
 
     async def _respond(self, exchange: Exchange, answer: Answer) -> None:
         body = answer.encoded()
@@ -112,7 +144,13 @@ class Api:
             own.append((b"Swarmlet-Node", node_id.encode()))
         if body and not any(name.lower() == b"content-type" for name, _ in answer.headers):
             own.append((b"Content-Type", b"application/json"))
-        await exchange.respond(answer.status, [*own, *answer.headers], body)
+        if answer.stream is None:
+            await exchange.respond(answer.status, [*own, *answer.headers], body)
+            return
+        await exchange.start(answer.status, [*own, *answer.headers])
+        if exchange.request.method != "HEAD":
+            await answer.stream()
+        await exchange.end()
 
 
 def _segments(path: bytes) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from swarmlet.api import wording
-from swarmlet.engine.tunnel import EngineVersions, parse_version
+from swarmlet.engine.tunnel import parse_version
 from swarmlet.errors import InvalidInput
 
 Version = tuple[int, int]
@@ -39,8 +39,3 @@ def check_version(asked: Version | None) -> Version:
     if asked < OLDEST:
         raise InvalidInput(wording.TOO_OLD.format(asked=dotted(asked), oldest=dotted(OLDEST)))
     return asked
-
-
-def clamp(asked: Version, engine: EngineVersions) -> Version:
-    """The version to ask the engine in."""
-    return min(max(asked, engine.oldest), engine.newest)

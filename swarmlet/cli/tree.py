@@ -117,7 +117,10 @@ _ENGINE: Final = (
     "docker -H unix:///run/swarmlet/swarmlet.sock {} works on this node"
 )
 _LATER: Final = "this version does not have it yet"
-_LOGS: Final = "logs across nodes are not there yet; docker logs on the task's node shows them"
+_LOGS: Final = (
+    "docker -H unix:///run/swarmlet/swarmlet.sock service logs shows them, from all nodes; "
+    "swarmlet has no command of its own yet"
+)
 
 #: What Docker (or the plan) has and swarmlet does not, by command path, and why.
 NOT_SUPPORTED: Final = {

@@ -182,9 +182,13 @@ class Engine:
         await self._wire.call(Request("POST", f"/exec/{ident}/start", body={"Detach": True}))
         return ident
 
+    async def command(self, ident: str) -> Json:
+        """Inspect a command in a container. Raises NotFound."""
+        return await self._wire.call(Request("GET", f"/exec/{ident}/json"))
+
     async def exit_code(self, ident: str) -> int | None:
         """How a command ended; None while it runs."""
-        shown = await self._wire.call(Request("GET", f"/exec/{ident}/json"))
+        shown = await self.command(ident)
         return None if shown["Running"] else int(shown["ExitCode"])
 
     async def remove(self, container: str) -> None:

@@ -1,12 +1,13 @@
-"""Raw HTTP/1.1 to the local Docker Engine: what the API's proxy and its few own questions need.
+"""Raw HTTP/1.1 to a Docker Engine: what the API's proxy and its few own questions need.
 
 Calls that swarmlet makes for itself go through :mod:`swarmlet.engine.client`. A proxy must see
 more than a client library shows: bytes after an upgrade, half-closed connections, trailers, raw
-streams that follow a 200. So this speaks h11 on the engine's unix socket, one connection a request
-(a connect on a unix socket costs less than the book-keeping of a pool).
+streams that follow a 200. So this speaks h11, one connection a request: to the local engine on its
+unix socket (a connect there costs less than the book-keeping of a pool), to another node's through
+its daemon.
 """
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,7 @@ import h11
 import msgspec
 import trio
 
-from swarmlet.errors import EngineError, EngineUnavailable
+from swarmlet.errors import EngineError, EngineUnavailable, NotFound
 
 #: Bytes taken from a socket at once: the size of a pipe's buffer, past which nothing gets faster.
 CHUNK: Final = 65_536
@@ -109,6 +110,16 @@ class Tunnel:
                 raise EngineUnavailable("the Docker Engine closed the connection without an answer")
             return event  # type: ignore[return-value]  # both sentinels were handled
 
+    async def accepted(self) -> None:
+        """Take the head of an answer whose body is a stream. Raises NotFound, EngineError."""
+        event = await self.next_event()
+        if isinstance(event, h11.Response) and event.status_code < 400:
+            return
+        answer = await _whole(self, event)
+        if answer.status == 404:
+            raise NotFound(_message(answer))
+        raise EngineError(_message(answer), status=answer.status)
+
     async def send_eof(self) -> None:
         """End our direction: to the engine, its client has gone."""
         with _engine_errors():
@@ -141,23 +152,43 @@ class EngineVersions(msgspec.Struct, frozen=True):
     builder: str = ""
 
 
-class EngineGate:
-    """The local engine's door."""
+#: Connects to an engine. Raises EngineUnavailable.
+Connect = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+
+def at_socket(path: str | Path) -> Connect:
+    """How to connect to the engine that listens on a unix socket."""
+
+    async def connect() -> trio.abc.HalfCloseableStream:
+        try:
+            return await trio.open_unix_socket(str(path))
+        except OSError as exc:
+            raise EngineUnavailable(
+                f"cannot connect to the Docker Engine at {path}: {exc.strerror or exc}",
+                advice="start it (systemctl start docker); swarmlet will find it again by itself",
+            ) from exc
+
+    return connect
+
+
+class EngineGate:
+    """An engine's door."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._versions: EngineVersions | None = None
 
     async def open(self) -> Tunnel:
+        """Connect, for one request. Raises EngineUnavailable."""
+        return Tunnel(await self.connect())
+
+    async def connect(self) -> trio.abc.HalfCloseableStream:
         """Connect. Raises EngineUnavailable."""
         try:
-            return Tunnel(await trio.open_unix_socket(str(self.path)))
-        except OSError as exc:
+            return await self._connect()
+        except EngineUnavailable:
             self._versions = None  # whatever answers next may be another version
-            raise EngineUnavailable(
-                f"cannot connect to the Docker Engine at {self.path}: {exc.strerror or exc}",
-                advice="start it (systemctl start docker); swarmlet will find it again by itself",
-            ) from exc
+            raise
 
     async def versions(self) -> EngineVersions:
         """What the engine speaks; asked once for each life of the engine that is noticed."""
@@ -211,12 +242,13 @@ class EngineGate:
             await tunnel.aclose()
 
 
-async def _whole(tunnel: Tunnel) -> EngineAnswer:
-    """Read one answer into memory."""
+async def _whole(tunnel: Tunnel, first: h11.Event | None = None) -> EngineAnswer:
+    """Read one answer into memory; ``first`` is what of it was taken already."""
     status, headers = 0, Headers()
     body = bytearray()
     while True:
-        event = await tunnel.next_event()
+        event = first or await tunnel.next_event()
+        first = None
         if isinstance(event, h11.Response):
             status, headers = event.status_code, list(event.headers)
         elif isinstance(event, h11.Data):
@@ -243,6 +275,11 @@ def _message(answer: EngineAnswer) -> str:
         return msgspec.json.decode(answer.body, type=_Error).message
     except msgspec.MsgspecError:
         return f"the Docker Engine answered with status {answer.status}"
+
+
+def clamp(asked: tuple[int, int], engine: EngineVersions) -> tuple[int, int]:
+    """The API version to ask an engine in."""
+    return min(max(asked, engine.oldest), engine.newest)
 
 
 def parse_version(text: str) -> tuple[int, int]:

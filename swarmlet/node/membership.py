@@ -23,11 +23,14 @@ from swarmlet.agent.worker import Worker
 from swarmlet.clock import Rng, WallClock
 from swarmlet.consensus.driver import SyncObjConsensus
 from swarmlet.engine.client import Engine
+from swarmlet.engine.door import Door
+from swarmlet.engine.tunnel import EngineGate, at_socket
 from swarmlet.errors import (
     REFUSALS,
     DiskFailed,
     EngineError,
     EngineUnavailable,
+    NotAllowed,
     SwarmletError,
     Unavailable,
 )
@@ -122,6 +125,9 @@ class Membership:
         self._keys = KeyKeeper(state.forwarding, forwarder, self._describe_again, clock=now)
         self.examiner = Examiner(self.networking, self._port, now=now, rng=rng)
         self._port.examiner = self._answer_check
+        self._gate = EngineGate(at_socket(engine.socket_path))
+        self._door = Door(engine, self._gate)
+        self._port.door = self._serve_engine
         self._worker = Worker(
             engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
         )
@@ -241,6 +247,20 @@ class Membership:
             return await self.examiner.connections(None, tasks)
         nodes = await self.manager.addresses() if self.manager else []
         return await self.examiner.connections(_living(nodes, node_id), tasks)
+
+    async def engine_of(self, node_id: str) -> EngineGate:
+        """The way to a node's engine. Raises Unavailable when the node is down."""
+        if node_id == self.identity.node_id:
+            return self._gate
+        nodes = await self.manager.addresses() if self.manager else []
+        node = _living(nodes, node_id)
+        return EngineGate(partial(self._port.dial_engine, node.id, node.addr))
+
+    async def _serve_engine(self, stream: trio.abc.HalfCloseableStream, who: RemoteNode) -> None:
+        """A certificate outlives a demotion: who is a manager, its settings say."""
+        if who.node_id not in {peer.id for peer in self.file.managers}:
+            raise NotAllowed(f"node {who.node_id} is not a manager")
+        await self._door.serve(stream)
 
     async def _answer_check(self, request: Request, who: RemoteNode) -> Answer:
         managers = {peer.id for peer in self.file.managers}

@@ -1,6 +1,6 @@
 """The daemon as its API sees it: outside of any cluster, or a membership in one."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Final
@@ -23,6 +23,7 @@ from swarmlet.config import DaemonConfig
 from swarmlet.consensus.port import OutcomeUnknown
 from swarmlet.engine.client import Engine
 from swarmlet.engine.networks import Endpoint
+from swarmlet.engine.tunnel import EngineGate
 from swarmlet.errors import (
     AlreadyInSwarm,
     FailedPrecondition,
@@ -236,6 +237,21 @@ class Node:
         """Bring the replica up to now. Raises NoQuorum, LeaderSilent, or ReplicaBehind."""
         with self._managing() as manager:
             await manager.proposer.barrier(within=within)
+
+    @contextmanager
+    def changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        """Wait for changes of the view. Raises NotASwarmManager."""
+        with self._manager().replica.watch() as watch:
+
+            async def changed() -> None:
+                await watch.wait()
+                watch.take()
+
+            yield changed
+
+    async def engine_of(self, node_id: str) -> EngineGate:
+        """The way to a node's engine. Raises Unavailable when the node is down."""
+        return await self._member().engine_of(node_id)
 
     async def propose(self, *commands: AnyCommand) -> None:
         """Commit commands; raises the first refusal, NoQuorum, or OutcomeUnknown."""

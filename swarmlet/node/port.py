@@ -7,7 +7,7 @@ from typing import Final
 
 import trio
 
-from swarmlet.errors import InvalidInput, NotAllowed, SwarmletError, Unavailable
+from swarmlet.errors import EngineUnavailable, InvalidInput, NotAllowed, SwarmletError, Unavailable
 from swarmlet.manager.manager import Manager
 from swarmlet.model.checks import NodeCheck
 from swarmlet.model.specs import Role
@@ -24,6 +24,7 @@ from swarmlet.rpc.calls import (
 )
 from swarmlet.rpc.channel import ConnectionLost, stream_errors
 from swarmlet.rpc.frames import RemoteProtocolError
+from swarmlet.rpc.halves import Halves
 from swarmlet.rpc.listener import Handler, RemoteNode, dial, serve
 from swarmlet.security.ca import MANAGER_NAME
 from swarmlet.security.identity import IdentityFiles
@@ -68,6 +69,10 @@ class NodePort:
         self._served: set[trio.CancelScope] = set()
         #: Who answers managers that ask how this node is.
         self.examiner: Callable[[Request, RemoteNode], Awaitable[Answer]] | None = None
+        #: Who lets managers ask this node's engine.
+        self.door: Callable[[trio.abc.HalfCloseableStream, RemoteNode], Awaitable[None]] | None = (
+            None
+        )
 
     @property
     def manager(self) -> Manager | None:
@@ -100,6 +105,7 @@ class NodePort:
             Protocol.MANAGER: self._on_manager,
             Protocol.RAFT: self._on_raft,
             Protocol.PROBE: self._on_probe,
+            Protocol.ENGINE: self._on_engine,
         }
         await serve(listener, self._server_context, handlers)
 
@@ -152,6 +158,12 @@ class NodePort:
                 stream, lambda request: examiner(request, who), peer=who.node_id, calls=1
             )
 
+    async def _on_engine(self, stream: trio.abc.Stream, who: RemoteNode) -> None:
+        if who.role is not Role.MANAGER or self.door is None:
+            raise NotAllowed("only managers may ask a node's engine")
+        with stream_errors(who.host):
+            await self.door(Halves(stream), who)
+
     # Outbound.
 
     def _client_context(self, protocol: Protocol) -> ssl.SSLContext:
@@ -177,6 +189,15 @@ class NodePort:
             return await dial(addr, self._client_context(Protocol.RAFT), name=node_id)
         except ConnectionLost as exc:
             raise OSError(exc.message) from exc
+
+    async def dial_engine(self, node_id: str, addr: str) -> trio.abc.HalfCloseableStream:
+        """Connect to another node's engine. Raises EngineUnavailable."""
+        try:
+            return Halves(await dial(addr, self._client_context(Protocol.ENGINE), name=node_id))
+        except ConnectionLost as exc:
+            raise EngineUnavailable(
+                f"node {node_id} does not answer: {exc.message}", advice=exc.advice
+            ) from exc
 
     async def probe(self, node_id: str, addr: str) -> bool:
         """Whether the daemon of a node answers at an address."""

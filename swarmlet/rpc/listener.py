@@ -24,6 +24,9 @@ HANDSHAKE_TIMEOUT: Final = 5.0
 #: more on the connections of before.
 UNACKNOWLEDGED_FOR: Final = 3_000
 
+#: Seconds without a byte after which the other host is asked whether it is there.
+ASKED_AFTER: Final = 10
+
 #: Connections at once: a session for each node, Raft, and callers. Thousands of nodes fit.
 MAX_CONNECTIONS: Final = 16_384
 
@@ -132,4 +135,8 @@ async def dial(
 
 
 def _bound_silence(raw: trio.SocketStream) -> None:
+    # Where nothing is to be said for hours (a log that is followed), the kernel asks.
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, ASKED_AFTER)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_FOR)

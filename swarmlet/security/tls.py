@@ -18,6 +18,7 @@ class Protocol(enum.StrEnum):
     MANAGER = "swarmlet-manager/1"  # any node: renewal; managers: forwarded proposals, membership
     RAFT = "swarmlet-raft/1"  # managers only
     PROBE = "swarmlet-probe/1"  # any node: do you hear me?
+    ENGINE = "swarmlet-engine/1"  # managers only: HTTP to the node's engine about its tasks
 
 
 def server_context(files: IdentityFiles) -> ssl.SSLContext:

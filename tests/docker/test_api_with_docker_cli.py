@@ -236,7 +236,6 @@ def test_wrong_services_are_refused_in_words(docker: Docker, service: str) -> No
     assert "network nowhere not found" in text
     taken = docker.refused("service", "create", "-d", "--name", service, IMAGE)
     assert "name conflicts with an existing object: service web already exists" in taken
-    assert "not supported yet" in docker.refused("service", "logs", service)
 
 
 def test_swarm_commands(docker: Docker) -> None:

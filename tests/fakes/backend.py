@@ -1,10 +1,20 @@
 """A daemon behind the API: the real state machine and store, without Raft, agents or disks."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from random import Random
 from typing import Any
 
+import trio
 from msgspec.structs import replace
 from swarmlet.api import wording
 from swarmlet.api.backend import (
@@ -18,6 +28,7 @@ from swarmlet.clock import SECOND, Instant
 from swarmlet.control import forwarding
 from swarmlet.engine.attached import ATTACHED_LABEL
 from swarmlet.engine.networks import Endpoint
+from swarmlet.engine.tunnel import EngineGate, at_socket
 from swarmlet.errors import (
     AlreadyExists,
     EngineError,
@@ -105,6 +116,8 @@ class FakeBackend:
         self.nameservers: dict[str, tuple[str, ...]] = {}
         #: Nodes that do not answer.
         self.silent: set[str] = set()
+        #: The one engine that all nodes have.
+        self.engine_socket: Path | None = None
         self._local = LocalState(state="inactive")
         self._rng = Random(1)
         self._time = START
@@ -203,6 +216,22 @@ class FakeBackend:
         del within
         self.barriers += 1
         self._need_quorum()
+
+    @contextmanager
+    def changes(self) -> Iterator[Callable[[], Awaitable[None]]]:
+        first = True
+
+        async def changed() -> None:
+            nonlocal first
+            await trio.lowlevel.checkpoint() if first else await trio.sleep(0.01)
+            first = False
+
+        yield changed
+
+    async def engine_of(self, node_id: str) -> EngineGate:
+        if node_id in self.silent or self.engine_socket is None:
+            raise Unavailable(f"node {node_id} is down")
+        return EngineGate(at_socket(self.engine_socket))
 
     async def propose(self, *commands: AnyCommand) -> None:
         self._need_quorum()

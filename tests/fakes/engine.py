@@ -57,9 +57,9 @@ class Visit:
         self, status: int, body: bytes = b"", *, headers: list[tuple[str, str]] | None = None
     ) -> None:
         """Send a whole answer."""
-        length = ("Content-Length", str(len(body)))
+        framing = [("Content-Length", str(len(body))), ("Connection", "close")]
         head = h11.Response(
-            status_code=status, headers=[("Api-Version", "1.41"), length, *(headers or [])]
+            status_code=status, headers=[("Api-Version", "1.41"), *framing, *(headers or [])]
         )
         data = [h11.Data(data=body)] if body and self.method != "HEAD" else []
         await self.send(head, *data, h11.EndOfMessage())

@@ -183,8 +183,6 @@ async def test_what_the_engine_api_does_not_have_is_not_found(
         ("POST", "/secrets/create"),
         ("GET", "/secrets/x"),
         ("DELETE", "/configs/x"),
-        ("GET", "/services/x/logs"),
-        ("GET", "/tasks/x/logs"),
         ("GET", "/swarm/unlockkey"),
         ("POST", "/swarm/unlock"),
     ],

@@ -1,0 +1,154 @@
+"""This node's engine, for managers on other nodes: HTTP about containers of tasks, nothing else.
+
+A manager may have a node run any task, so this guards against mistakes, not against managers. One
+request a connection; after it, bytes are passed on both ways.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import h11
+import msgspec
+import trio
+
+from swarmlet.clock import Seconds
+from swarmlet.engine.convert import TASK_LABEL
+from swarmlet.engine.joining import join
+from swarmlet.engine.tunnel import CHUNK, EngineGate, clamp, parse_version
+from swarmlet.errors import InvalidInput, NotAllowed, NotFound, SwarmletError
+
+#: Seconds for a manager to say what it wants: it does so at once.
+ASKED_WITHIN: Final = Seconds(10.0)
+
+#: Longest head of a request.
+HEAD_BYTES: Final = 16_384
+
+#: What may be asked of a container: to look at it, and to work in it. Its life is its task's.
+_OF_CONTAINER: Final = re.compile(
+    r"(?:GET|HEAD) /containers/([0-9a-f]{64})/(?:json|logs|top|stats|archive)"
+    r"|PUT /containers/([0-9a-f]{64})/archive"
+    r"|POST /containers/([0-9a-f]{64})/(?:attach|exec|resize|wait)"
+)
+
+#: What may be asked of a command in one.
+_OF_COMMAND: Final = re.compile(
+    r"GET /exec/([0-9a-f]{64})/json|POST /exec/([0-9a-f]{64})/(?:start|resize)"
+)
+
+_VERSIONED: Final = re.compile(r"/v(\d{1,3}\.\d{1,5})(/.*)", re.DOTALL)
+
+
+class Inspector(Protocol):
+    """The part of :class:`swarmlet.engine.client.Engine` that is asked here."""
+
+    async def inspect(self, container: str, *, fresh: bool = False) -> Mapping[str, object]:
+        """Inspect a container. Raises NotFound."""
+        ...
+
+    async def command(self, ident: str) -> Mapping[str, object]:
+        """Inspect a command in a container. Raises NotFound."""
+        ...
+
+
+class Door:
+    """Serves managers, one connection after the other has been let in."""
+
+    def __init__(self, engine: Inspector, gate: EngineGate) -> None:
+        self._engine = engine
+        self._gate = gate
+
+    async def serve(self, stream: trio.abc.HalfCloseableStream) -> None:
+        """Pass one request on, and everything after it. A refusal is an answer, too."""
+        try:
+            head = await _head(stream)
+            method, target = _request(head)
+            version, target = _split(target)
+            await self._check(f"{method} {urlsplit(target).path}")
+            if version is not None:
+                spoken = clamp(version, await self._gate.versions())
+                target = "/v{}.{}".format(*spoken) + target
+            engine = await self._gate.connect()
+        except SwarmletError as exc:
+            await _refuse(stream, exc)
+            return
+        try:
+            _, _, rest = head.partition(b"\r\n")
+            await engine.send_all(f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + rest)
+            await join(stream, engine)
+        finally:
+            await trio.aclose_forcefully(engine)
+
+    async def _check(self, request: str) -> None:
+        """Raises NotAllowed, NotFound, EngineUnavailable."""
+        container = _found(_OF_CONTAINER, request)
+        if command := _found(_OF_COMMAND, request):
+            container = msgspec.convert(await self._engine.command(command), _Command).ContainerID
+        if not container:
+            raise NotAllowed(f"managers may not ask this of a node's engine: {request}")
+        config = msgspec.convert(await self._engine.inspect(container), _Container).Config
+        if TASK_LABEL not in (config.Labels or {}):
+            raise NotFound(f"No such container: {container}")
+
+
+def _found(pattern: re.Pattern[str], request: str) -> str:
+    match = pattern.fullmatch(request)
+    return next(filter(None, match.groups())) if match else ""
+
+
+class _Config(msgspec.Struct):
+    Labels: dict[str, str] | None = None
+
+
+class _Container(msgspec.Struct):
+    Config: _Config
+
+
+class _Command(msgspec.Struct):
+    ContainerID: str
+
+
+async def _head(stream: trio.abc.ReceiveStream) -> bytes:
+    """What comes first, up to the end of a request's head at least. Raises InvalidInput."""
+    head = bytearray()
+    with trio.move_on_after(ASKED_WITHIN):
+        while b"\r\n\r\n" not in head:
+            data = await stream.receive_some(CHUNK)
+            head += data
+            if not data or len(head) > HEAD_BYTES:
+                break
+        else:
+            return bytes(head)
+    raise InvalidInput("this is no request")
+
+
+def _request(head: bytes) -> tuple[str, str]:
+    """Method and target. Raises InvalidInput."""
+    http = h11.Connection(h11.SERVER)
+    try:
+        http.receive_data(head)
+        event = http.next_event()
+    except h11.RemoteProtocolError as exc:
+        raise InvalidInput(f"this is no request: {exc}") from exc
+    if not isinstance(event, h11.Request):
+        raise InvalidInput("this is no request")
+    return event.method.decode("latin-1"), event.target.decode("latin-1")
+
+
+def _split(target: str) -> tuple[tuple[int, int] | None, str]:
+    """The API version that a target names, and the rest of it."""
+    match = _VERSIONED.fullmatch(target)
+    return (parse_version(match[1]), match[2]) if match else (None, target)
+
+
+async def _refuse(stream: trio.abc.SendStream, exc: SwarmletError) -> None:
+    http = h11.Connection(h11.SERVER)
+    body = msgspec.json.encode({"message": exc.message})
+    headers = [("Content-Length", str(len(body))), ("Connection", "close")]
+    answer = [
+        h11.Response(status_code=exc.http_status, headers=headers),
+        h11.Data(data=body),
+        h11.EndOfMessage(),
+    ]
+    await stream.send_all(b"".join(http.send(event) or b"" for event in answer))
