@@ -129,7 +129,8 @@ def test_what_is_observed_leaves_the_rest_alone(world: World) -> None:
 def test_an_observation_that_is_no_news_keeps_the_version(world: World) -> None:
     """Otherwise an operator's update would be out of sequence for nothing."""
     before = world.store.node("n0")
-    world.node_state("n0", NodeState.READY)
+    assert before is not None
+    world.ok(ChangeNodes(changes=(NodeChange(id="n0", status=before.status),)))
     assert world.store.node("n0") is before
 
 
