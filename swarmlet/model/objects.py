@@ -14,12 +14,14 @@ from swarmlet.model.networks import DEFAULT_DATA_PORT, DEFAULT_SUBNET_SIZE, Netw
 from swarmlet.model.specs import (
     Availability,
     ClusterSpec,
+    ConfigSpec,
     Labels,
     NodeSpec,
     Platform,
     PortConfig,
     Resources,
     Role,
+    SecretSpec,
     ServiceSpec,
     TaskSpec,
 )
@@ -283,6 +285,26 @@ class Network(Stored, frozen=True, kw_only=True, gc=False):
     subnet: str = ""
     gateway: str = ""
     pool: str = ""
+
+
+class Secret(Stored, frozen=True, kw_only=True, gc=False):
+    """Bytes that only the tasks of services that name it see. No log shows them."""
+
+    spec: SecretSpec
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Secret({self.id}, {self.spec.name}, {len(self.data)} bytes)"
+
+
+class Config(Stored, frozen=True, kw_only=True, gc=False):
+    """As :class:`Secret`, of bytes that users may see too."""
+
+    spec: ConfigSpec
+    data: bytes
+
+    def __repr__(self) -> str:
+        return f"Config({self.id}, {self.spec.name}, {len(self.data)} bytes)"
 
 
 class AttachedContainer(Stored, frozen=True, kw_only=True, gc=False):

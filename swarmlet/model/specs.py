@@ -131,6 +131,23 @@ class ConfigReference(Spec, frozen=True):
     config_name: str = ""
 
 
+class SecretSpec(Spec, frozen=True):
+    """What a user says of a secret, but for its data."""
+
+    name: str = ""
+    labels: Labels = msgspec.field(default_factory=_shown)
+    driver: Driver | None = None
+    templating: Driver | None = None
+
+
+class ConfigSpec(Spec, frozen=True):
+    """What a user says of a config, but for its data."""
+
+    name: str = ""
+    labels: Labels = msgspec.field(default_factory=_shown)
+    templating: Driver | None = None
+
+
 class CredentialSpec(Spec, frozen=True):
     """Windows credentials (refused)."""
 

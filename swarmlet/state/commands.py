@@ -15,10 +15,12 @@ from swarmlet.errors import Damaged
 from swarmlet.model.objects import (
     AttachedContainer,
     Cluster,
+    Config,
     Network,
     Node,
     NodeDescription,
     NodeStatus,
+    Secret,
     Service,
     TaskState,
     TaskStatus,
@@ -29,8 +31,8 @@ from swarmlet.model.specs import Role
 #: Version of the commands' form and meaning. A new optional field does not change it; anything
 #: else does. 2: nodes get numbers, services and tasks addresses and ports when they are written;
 #: tasks carry when they came up and ended, a begun update is a new spec version. 3: plain
-#: containers are attached.
-FORMAT: Final = 3
+#: containers are attached. 4: secrets and configs.
+FORMAT: Final = 4
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, gc=False, tag=True, omit_defaults=True):
@@ -112,6 +114,32 @@ class PutNetwork(Command, frozen=True, kw_only=True, gc=False):
 
 class DeleteNetwork(Command, frozen=True, kw_only=True, gc=False):
     """Remove a network that nobody uses."""
+
+    id: str
+
+
+class PutSecret(Command, frozen=True, kw_only=True, gc=False):
+    """Create a secret, whose name must be free, or change its labels: its data never changes."""
+
+    secret: Secret
+    expect: int
+
+
+class DeleteSecret(Command, frozen=True, kw_only=True, gc=False):
+    """Remove a secret that no service names."""
+
+    id: str
+
+
+class PutConfig(Command, frozen=True, kw_only=True, gc=False):
+    """Create a config, or change its labels; see :class:`PutSecret`."""
+
+    config: Config
+    expect: int
+
+
+class DeleteConfig(Command, frozen=True, kw_only=True, gc=False):
+    """Remove a config that no service names."""
 
     id: str
 
@@ -224,6 +252,10 @@ AnyCommand = (
     | DeleteService
     | PutNetwork
     | DeleteNetwork
+    | PutSecret
+    | DeleteSecret
+    | PutConfig
+    | DeleteConfig
     | CreateTasks
     | ChangeTasks
     | ReportTasks

@@ -6,15 +6,15 @@ the same log holds the same bytes (tests/property).
 """
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
 from swarmlet.clock import Instant
-from swarmlet.errors import AlreadyExists, NotFound, OutOfSequence
-from swarmlet.model.objects import Service, Stored, Task, TaskState, TaskStatus
-from swarmlet.state import attaching, endpoints
+from swarmlet.errors import AlreadyExists, InvalidInput, NotFound, OutOfSequence
+from swarmlet.model.objects import Config, Secret, Service, Stored, Task, TaskState, TaskStatus
+from swarmlet.state import attaching, endpoints, files
 from swarmlet.state.commands import (
     AnyCommand,
     AttachContainer,
@@ -22,16 +22,20 @@ from swarmlet.state.commands import (
     ChangeNodes,
     ChangeTasks,
     CreateTasks,
+    DeleteConfig,
     DeleteNetwork,
     DeleteNode,
+    DeleteSecret,
     DeleteService,
     DeleteTasks,
     DetachContainers,
     NewTask,
     Outcome,
     PutCluster,
+    PutConfig,
     PutNetwork,
     PutNode,
+    PutSecret,
     PutService,
     Refusal,
     ReportContainers,
@@ -40,6 +44,9 @@ from swarmlet.state.commands import (
     TaskChange,
 )
 from swarmlet.state.store import Store
+from swarmlet.state.tables import Named
+
+_N = TypeVar("_N", Secret, Config)
 
 _STALE: Final = Refusal(OutOfSequence.code, OutOfSequence().message)
 
@@ -121,6 +128,9 @@ def _put_service(store: Store, command: PutService, at: Instant) -> Outcome:
             "rpc error: code = AlreadyExists desc = name conflicts with an existing object: "
             f"service {new.spec.name} already exists",
         )
+    missing = files.missing(store, new, old)
+    if missing is not None:
+        return missing
     endpoint = endpoints.give(store, new, old)
     if isinstance(endpoint, Refusal):
         return endpoint
@@ -183,6 +193,59 @@ def _delete_network(store: Store, command: DeleteNetwork, at: Instant) -> Outcom
     if refusal is None:
         store.delete_network(command.id)
     return refusal
+
+
+def _put_secret(store: Store, command: PutSecret, at: Instant) -> Outcome:
+    return _put_named(store, "secret", store.secrets, command.secret, command.expect, at)
+
+
+def _put_config(store: Store, command: PutConfig, at: Instant) -> Outcome:
+    return _put_named(store, "config", store.configs, command.config, command.expect, at)
+
+
+def _put_named(
+    store: Store, kind: str, table: Named[_N], new: _N, expect: int, at: Instant
+) -> Outcome:
+    """Of one that is there only the labels change."""
+    old = table.get(new.id)
+    if not _fits(old, expect):
+        return _STALE
+    namesake = table.named(new.spec.name)
+    if old is None and namesake is not None:
+        return Refusal(
+            AlreadyExists.code,
+            f"rpc error: code = AlreadyExists desc = {kind} {new.spec.name} already exists",
+        )
+    if old is not None:
+        new = replace(old, spec=replace(old.spec, labels=new.spec.labels))
+    table.put(replace(new, **_stamped(store, new, old, at)))
+    return None
+
+
+def _delete_secret(store: Store, command: DeleteSecret, at: Instant) -> Outcome:
+    del at
+    return _delete_named(store, "secret", store.secrets, command.id)
+
+
+def _delete_config(store: Store, command: DeleteConfig, at: Instant) -> Outcome:
+    del at
+    return _delete_named(store, "config", store.configs, command.id)
+
+
+def _delete_named(store: Store, kind: str, table: Named[_N], ident: str) -> Outcome:
+    found = table.get(ident)
+    if found is None:
+        return Refusal(NotFound.code, f"{kind} {ident} not found")
+    users = files.users(store, kind, ident)
+    if users:
+        services = "service" if len(users) == 1 else "services"
+        return Refusal(
+            InvalidInput.code,
+            f"rpc error: code = InvalidArgument desc = {kind} '{found.spec.name}' is in use by the "
+            f"following {services}: {', '.join(users)}",
+        )
+    table.delete(ident)
+    return None
 
 
 def _create_tasks(store: Store, command: CreateTasks, at: Instant) -> Outcome:
@@ -352,6 +415,10 @@ _HANDLERS: Final[dict[type[AnyCommand], Callable[[Store, Any, Instant], Outcome]
     DeleteService: _delete_service,
     PutNetwork: _put_network,
     DeleteNetwork: _delete_network,
+    PutSecret: _put_secret,
+    DeleteSecret: _delete_secret,
+    PutConfig: _put_config,
+    DeleteConfig: _delete_config,
     CreateTasks: _create_tasks,
     ChangeTasks: _change_tasks,
     ReportTasks: _report_tasks,

@@ -6,13 +6,22 @@ from typing import Final
 import msgspec
 
 from swarmlet.errors import Damaged
-from swarmlet.model.objects import AttachedContainer, Cluster, Network, Node, Service, Task
+from swarmlet.model.objects import (
+    AttachedContainer,
+    Cluster,
+    Config,
+    Network,
+    Node,
+    Secret,
+    Service,
+    Task,
+)
 from swarmlet.state.addresses import Rested
 from swarmlet.state.store import Store
 
 #: Version of the snapshot's form. 2 has networks, and who rests of their addresses; 3 has attached
-#: containers.
-FORMAT: Final = 3
+#: containers; 4 has secrets and configs.
+FORMAT: Final = 4
 
 
 class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -27,6 +36,8 @@ class Snapshot(msgspec.Struct, frozen=True, array_like=True, gc=False):
     networks: list[Network] = msgspec.field(default_factory=list[Network])
     rested: list[Rested] = msgspec.field(default_factory=list[Rested])
     containers: list[AttachedContainer] = msgspec.field(default_factory=list[AttachedContainer])
+    secrets: list[Secret] = msgspec.field(default_factory=list[Secret])
+    configs: list[Config] = msgspec.field(default_factory=list[Config])
 
 
 _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
@@ -35,7 +46,14 @@ _decoder: Final = msgspec.msgpack.Decoder(Snapshot)
 def freeze(store: Store) -> Callable[[], bytes]:
     """Copy the tables (objects are immutable); the result encodes them, in any thread."""
     snapshot = Snapshot(
-        FORMAT, store.index, store.cluster, *store.tables(), store.rested(), store.attached()
+        FORMAT,
+        store.index,
+        store.cluster,
+        *store.tables(),
+        store.rested(),
+        store.attached(),
+        store.secrets.ordered(),
+        store.configs.ordered(),
     )
     return lambda: msgspec.msgpack.encode(snapshot)
 
@@ -59,6 +77,10 @@ def thaw(data: bytes) -> Store:
     store.rest(snapshot.rested)
     for node in snapshot.nodes:
         store.put_node(node)
+    for secret in snapshot.secrets:
+        store.secrets.put(secret)
+    for config in snapshot.configs:
+        store.configs.put(config)
     for service in snapshot.services:
         store.put_service(service)
     for task in snapshot.tasks:

@@ -14,14 +14,17 @@ from swarmlet.model.forwarding import Attachment
 from swarmlet.model.objects import (
     AttachedContainer,
     Cluster,
+    Config,
     Network,
     Node,
+    Secret,
     Service,
     Task,
     TaskState,
 )
 from swarmlet.model.specs import PortConfig
 from swarmlet.state.addresses import Pool, Rested
+from swarmlet.state.tables import Lookup, Named
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -107,6 +110,16 @@ class View(Protocol):
         """The service that has a published port on all nodes."""
         ...
 
+    @property
+    def secrets(self) -> Lookup[Secret]:
+        """All secrets."""
+        ...
+
+    @property
+    def configs(self) -> Lookup[Config]:
+        """All configs."""
+        ...
+
     def task(self, task_id: str) -> Task | None:
         """The task of that identifier."""
         ...
@@ -183,6 +196,8 @@ class Store:
         #: Time of the entry that is applied; what is given back rests from then on.
         self.at = Instant(0)
         self.cluster: Cluster | None = None
+        self.secrets: Named[Secret] = Named()
+        self.configs: Named[Config] = Named()
         self._networks: dict[str, Network] = {}
         self._network_names: dict[str, str] = {}
         self._pools: dict[str, Pool] = {}

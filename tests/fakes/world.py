@@ -10,11 +10,13 @@ from swarmlet.control import enforcer, orchestrator, reaper, scheduler
 from swarmlet.control.decision import Decision
 from swarmlet.model.networks import Ipam, IpamConfig, NetworkSpec
 from swarmlet.model.objects import (
+    Config,
     Network,
     Node,
     NodeDescription,
     NodeState,
     NodeStatus,
+    Secret,
     Service,
     Task,
     TaskState,
@@ -24,8 +26,11 @@ from swarmlet.model.objects import (
 )
 from swarmlet.model.specs import (
     Availability,
+    ConfigReference,
+    ConfigSpec,
     ContainerSpec,
     EndpointSpec,
+    FileTarget,
     Global,
     NetworkAttachment,
     NodeSpec,
@@ -37,6 +42,8 @@ from swarmlet.model.specs import (
     Resources,
     RestartPolicy,
     Role,
+    SecretReference,
+    SecretSpec,
     ServiceMode,
     ServiceSpec,
     TaskSpec,
@@ -48,8 +55,10 @@ from swarmlet.state.commands import (
     ChangeNodes,
     NodeChange,
     Outcome,
+    PutConfig,
     PutNetwork,
     PutNode,
+    PutSecret,
     PutService,
     ReportTasks,
     TaskReport,
@@ -95,6 +104,21 @@ def a_network(
     return Network(id=f"id-{name}", spec=spec)
 
 
+def a_secret(name: str = "key", *, data: bytes = b"s3cret") -> Secret:
+    """A secret; its identifier is its name with ``id-`` before it."""
+    return Secret(id=f"id-{name}", spec=SecretSpec(name=name), data=data)
+
+
+def a_config(name: str = "conf", *, data: bytes = b"x = 1") -> Config:
+    """A config; its identifier is its name with ``id-`` before it."""
+    return Config(id=f"id-{name}", spec=ConfigSpec(name=name), data=data)
+
+
+def a_file(name: str, *, mode: int = 0o444) -> FileTarget:
+    """Where clients put a secret or a config unless told otherwise."""
+    return FileTarget(name=name, uid="0", gid="0", mode=mode)
+
+
 def a_service(
     service_id: str = "web",
     *,
@@ -109,14 +133,26 @@ def a_service(
     endpoint: Literal["", "vip", "dnsrr"] = "",
     update: UpdateConfig | None = None,
     rollback: UpdateConfig | None = None,
+    secrets: tuple[str, ...] = (),
+    configs: tuple[str, ...] = (),
 ) -> Service:
-    """A service; ``replicas`` None makes it global."""
+    """A service; ``replicas`` None makes it global. Secrets and configs are named."""
     mode = ServiceMode(replicated=Replicated(replicas=replicas))
     if replicas is None:
         mode = ServiceMode(global_=Global())
     reserved = Resources(nano_cpus=int(cpus * SECOND)) if cpus else None
     template = TaskSpec(
-        container_spec=ContainerSpec(image=image),
+        container_spec=ContainerSpec(
+            image=image,
+            secrets=tuple(
+                SecretReference(secret_id=f"id-{name}", secret_name=name, file=a_file(name))
+                for name in secrets
+            ),
+            configs=tuple(
+                ConfigReference(config_id=f"id-{name}", config_name=name, file=a_file(name))
+                for name in configs
+            ),
+        ),
         restart_policy=restart,
         placement=placement,
         resources=ResourceRequirements(reservations=reserved) if reserved else None,
@@ -174,6 +210,14 @@ class World:
     def networks(self, *networks: Network, avoid: tuple[str, ...] = ()) -> None:
         """Create networks."""
         self.ok(*(PutNetwork(network=network, avoid=avoid) for network in networks))
+
+    def secrets(self, *secrets: Secret) -> None:
+        """Create secrets."""
+        self.ok(*(PutSecret(secret=secret, expect=0) for secret in secrets))
+
+    def configs(self, *configs: Config) -> None:
+        """Create configs."""
+        self.ok(*(PutConfig(config=config, expect=0) for config in configs))
 
     def update(self, service: Service) -> None:
         """Update a service as the API does."""

@@ -35,16 +35,20 @@ from swarmlet.state.commands import (
     ChangeTasks,
     ContainerReport,
     CreateTasks,
+    DeleteConfig,
     DeleteNetwork,
     DeleteNode,
+    DeleteSecret,
     DeleteService,
     DeleteTasks,
     DetachContainers,
     NewTask,
     NodeChange,
     PutCluster,
+    PutConfig,
     PutNetwork,
     PutNode,
+    PutSecret,
     PutService,
     ReportContainers,
     ReportTasks,
@@ -54,7 +58,7 @@ from swarmlet.state.commands import (
 )
 from swarmlet.state.store import Store
 
-from tests.fakes.world import START, a_network, a_node, a_service
+from tests.fakes.world import START, a_config, a_network, a_node, a_secret, a_service
 
 _T = TypeVar("_T")
 
@@ -109,6 +113,17 @@ networks = st.sampled_from(
     ]
 )
 network_names = st.sampled_from(["a", "b", "id-b", "c", "d"])
+file_names = st.sampled_from(["a", "b"])
+file_data = st.sampled_from([b"one", b"two"])
+secrets = st.builds(
+    lambda one, labels: msgspec.structs.replace(
+        one, spec=msgspec.structs.replace(one.spec, labels=labels)
+    ),
+    st.builds(a_secret, file_names, data=file_data),
+    labels,
+)
+configs = st.builds(a_config, file_names, data=file_data)
+used_files = st.sampled_from([(), (), (), ("a",), ("b", "a")])
 nodes = st.builds(
     a_node,
     node_ids,
@@ -138,6 +153,8 @@ services = st.builds(
     networks=st.lists(network_names, max_size=2, unique=True).map(tuple),
     endpoint=st.sampled_from(["", "", "dnsrr"]),
     update=st.none() | update_configs,
+    secrets=used_files,
+    configs=used_files,
 )
 update_statuses = st.builds(UpdateStatus, state=st.sampled_from(UpdateState), started_at=instants)
 clusters = st.builds(
@@ -246,6 +263,11 @@ commands: st.SearchStrategy[AnyCommand] = st.one_of(
     st.builds(PutNetwork, network=networks),
     st.builds(PutNetwork, network=networks),
     st.builds(DeleteNetwork, id=networks.map(lambda network: network.id)),
+    st.builds(PutSecret, secret=secrets, expect=expects),
+    st.builds(PutSecret, secret=secrets, expect=expects),
+    st.builds(DeleteSecret, id=secrets.map(lambda secret: secret.id)),
+    st.builds(PutConfig, config=configs, expect=expects),
+    st.builds(DeleteConfig, id=configs.map(lambda config: config.id)),
     st.builds(DeleteTasks, ids=_some(task_ids)),
     st.builds(AttachContainer, container=containers),
     st.builds(AttachContainer, container=containers),
@@ -283,6 +305,10 @@ def _version(store: Store, command: AnyCommand) -> int:
             found = store.node(command.node.id)
         case PutService():
             found = store.service(command.service.id)
+        case PutSecret():
+            found = store.secrets.get(command.secret.id)
+        case PutConfig():
+            found = store.configs.get(command.config.id)
         case DeleteNode():
             found = store.node(command.id)
         case SetUpdateStatus():

@@ -45,7 +45,7 @@ def replay(log: Log, store: Store | None = None) -> tuple[Store, list[bytes]]:
 
 def objects(store: Store) -> dict[tuple[type[Stored], str], Stored]:
     found: list[Stored] = [one for table in store.tables() for one in table]
-    found += store.attached()
+    found += [*store.attached(), *store.secrets.all(), *store.configs.all()]
     if store.cluster:
         found.append(store.cluster)
     return {(type(one), one.id): one for one in found}

@@ -382,11 +382,11 @@ def test_a_damaged_command_stops_the_member(data: bytes) -> None:
 
 
 def test_a_newer_format_stops_the_member() -> None:
-    newer = log.encode((), START).replace(b"\x93\x03", b"\x93\x04", 1)
-    with pytest.raises(Damaged, match="format 4"):
+    newer = log.encode((), START).replace(b"\x93\x04", b"\x93\x05", 1)
+    with pytest.raises(Damaged, match="format 5"):
         log.decode(newer)
-    state = snapshot.freeze(World().store)().replace(b"\x99\x03", b"\x99\x04", 1)
-    with pytest.raises(Damaged, match="format 4"):
+    state = snapshot.freeze(World().store)().replace(b"\x9b\x04", b"\x9b\x05", 1)
+    with pytest.raises(Damaged, match="format 5"):
         snapshot.thaw(state)
     with pytest.raises(Damaged, match="cannot be read"):
         snapshot.thaw(b"\x00")
