@@ -9,7 +9,7 @@ import msgspec
 from swarmlet.clock import SECOND, Instant
 from swarmlet.control.template import Template
 from swarmlet.errors import InvalidInput
-from swarmlet.model.objects import Node, Service, Task, TaskState
+from swarmlet.model.objects import Config, Node, Secret, Service, Task, TaskState
 from swarmlet.model.specs import Role
 from swarmlet.stack.quantities import duration
 from swarmlet.state.store import View
@@ -162,6 +162,21 @@ def _fits_service(view: View, wanted: Filters, task: Task) -> bool:
 
 def _word(flag: str) -> str:
     return "true" if flag.lower() in {"1", "true"} else "false"
+
+
+# --- secrets and configs ------------------------------------------------------------------------
+
+
+def file(one: Secret | Config, wanted: Filters) -> bool:
+    """Whether a secret or a config matches: any of what names it, and all of the labels."""
+    ways = (
+        ("id", one.id.startswith),
+        ("name", one.spec.name.startswith),
+        ("names", one.spec.name.__eq__),
+    )
+    asked = [(fits, wanted[key]) for key, fits in ways if wanted.get(key)]
+    named = not asked or any(fits(value) for fits, values in asked for value in values)
+    return named and _labelled(wanted, "label", one.spec.labels)
 
 
 # --- networks -----------------------------------------------------------------------------------

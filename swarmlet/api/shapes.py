@@ -16,9 +16,11 @@ from swarmlet.model import defaults
 from swarmlet.model.forwarding import Attachment
 from swarmlet.model.objects import (
     Cluster,
+    Config,
     Network,
     Node,
     NodeDescription,
+    Secret,
     Service,
     Stored,
     Task,
@@ -319,6 +321,17 @@ def _task_status(of: TaskStatus, ports: tuple[PortConfig, ...]) -> Json:
     bound = [_spec(p) for p in ports if p.publish_mode == "host"]
     running = of.state is TaskState.RUNNING
     return {**shaped, "PortStatus": {"Ports": bound} if bound and running else {}}
+
+
+# --- secret, config -----------------------------------------------------------------------------
+
+
+def file(of: Secret | Config) -> Json:
+    """A secret, without its data, or a config, with it."""
+    spec = _spec(of.spec)
+    if isinstance(of, Config):
+        spec["Data"] = base64.b64encode(of.data).decode()
+    return {**_head(of), "Spec": spec}
 
 
 # --- swarm --------------------------------------------------------------------------------------

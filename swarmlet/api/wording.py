@@ -75,4 +75,8 @@ NOT_FOR_SERVICES: Final = (
     "used, such as those created with the overlay driver."
 )
 
+INVALID_ARGUMENT: Final = "rpc error: code = InvalidArgument desc = "
+
+ONLY_LABELS: Final = INVALID_ARGUMENT + "only updates to Labels are allowed"
+
 PAGE_NOT_FOUND: Final = "page not found"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from swarmlet.errors import InvalidInput, NotFound
-from swarmlet.model.objects import Network, Node, Service, Stored, Task
+from swarmlet.model.objects import Config, Network, Node, Secret, Service, Stored, Task
 from swarmlet.state.store import View
 
 S = TypeVar("S", bound=Stored)
@@ -19,6 +19,18 @@ def find_service(view: View, wanted: str) -> Service:
     """The service of that identifier, name or unique prefix of an identifier."""
     found = view.service(wanted) or view.service_named(wanted)
     return found or _find("service", view.services(), wanted, lambda s: s.spec.name)
+
+
+def find_secret(view: View, wanted: str) -> Secret:
+    """The secret of that identifier, name or unique prefix of an identifier."""
+    found = view.secrets.get(wanted) or view.secrets.named(wanted)
+    return found or _find("secret", view.secrets.all(), wanted, lambda s: s.spec.name)
+
+
+def find_config(view: View, wanted: str) -> Config:
+    """The config of that identifier, name or unique prefix of an identifier."""
+    found = view.configs.get(wanted) or view.configs.named(wanted)
+    return found or _find("config", view.configs.all(), wanted, lambda c: c.spec.name)
 
 
 def find_network(view: View, wanted: str) -> Network | None:

@@ -1,5 +1,6 @@
 """Our JSON against recordings of a real Swarm (``SWARMLET_TRACES`` names their directory)."""
 
+import base64
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from swarmlet.model.forwarding import Attachment
 from swarmlet.model.networks import NetworkSpec
 from swarmlet.model.objects import (
     Cluster,
+    Config,
     ContainerStatus,
     JoinTokens,
     Network,
@@ -23,6 +25,7 @@ from swarmlet.model.objects import (
     NodeStatus,
     Plugin,
     RootCa,
+    Secret,
     Service,
     Task,
     TaskState,
@@ -32,10 +35,12 @@ from swarmlet.model.objects import (
 )
 from swarmlet.model.specs import (
     ClusterSpec,
+    ConfigSpec,
     NodeSpec,
     Platform,
     Resources,
     Role,
+    SecretSpec,
     ServiceSpec,
     TaskSpec,
 )
@@ -120,6 +125,22 @@ def a_task(*, spec: TaskSpec, **fields: Json) -> Task:
         status=status,
         **fields,
     )
+
+
+def test_every_recorded_secret_and_config_goes_out_as_it_came_in() -> None:
+    checked = 0
+    for body in distinct(recorded("secrets")):
+        spec = bodies.decode(msgspec.json.encode(body["Spec"]), SecretSpec)
+        shaped = wire(shapes.file(Secret(id=body["ID"], spec=spec, data=b"hidden")))
+        assert (shaped["Spec"], form(shaped)) == (body["Spec"], form(body))
+        checked += 1
+    for body in distinct(recorded("configs")):
+        spec_of_config = bodies.decode(msgspec.json.encode(body["Spec"]), ConfigSpec)
+        data = base64.b64decode(body["Spec"]["Data"])
+        shaped = wire(shapes.file(Config(id=body["ID"], spec=spec_of_config, data=data)))
+        assert (shaped["Spec"], form(shaped)) == (body["Spec"], form(body))
+        checked += 1
+    assert checked > 2
 
 
 #: The kernel's number of a network; ours are not a user's business.

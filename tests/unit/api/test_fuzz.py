@@ -24,6 +24,7 @@ from swarmlet.state.commands import PutNetwork, PutService, decode, encode
 from swarmlet.state.store import Store
 
 from tests.fakes.backend import FakeBackend
+from tests.unit.api.http_client import ask
 
 KEYS = st.sampled_from(
     [
@@ -113,6 +114,23 @@ def test_any_addresses_are_a_sound_network_or_a_refusal(
             network = backend.store.network("n")
             assert network is not None
             msgspec.json.encode(network_shapes.network(network))
+
+
+#: Nearly a secret or a config, with anything in any place.
+FILES = JSON | st.fixed_dictionaries(
+    {"Name": st.just("one"), "Data": st.sampled_from(["eA==", "eA", "-_", "="]) | LEAVES},
+    optional={"Labels": JSON, "Driver": JSON, "Templating": JSON},
+)
+
+
+@given(FILES)
+async def test_any_json_is_a_sound_secret_or_a_refusal(value: object) -> None:
+    for kind in ("secrets", "configs"):
+        backend = FakeBackend()
+        api = Api(backend, Path("/nonexistent"))
+        reply = await ask(api, "POST", f"/{kind}/create", value)
+        assert reply.status in {201, 400}
+        assert (reply.status == 400) is ((await ask(api, "GET", f"/{kind}")).json == [])
 
 
 @given(JSON)

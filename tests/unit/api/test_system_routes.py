@@ -180,9 +180,6 @@ async def test_what_the_engine_api_does_not_have_is_not_found(
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/secrets/create"),
-        ("GET", "/secrets/x"),
-        ("DELETE", "/configs/x"),
         ("GET", "/swarm/unlockkey"),
         ("POST", "/swarm/unlock"),
     ],
@@ -191,11 +188,6 @@ async def test_what_is_not_there_yet_says_so(api: Api, method: str, path: str) -
     reply = await ask(api, method, path)
     assert reply.status == 501
     assert "not supported yet by swarmlet" in reply.message
-
-
-@pytest.mark.parametrize("path", ["/secrets", "/configs"])
-async def test_lists_of_what_is_not_there_yet_are_empty(api: Api, path: str) -> None:
-    assert (await ask(api, "GET", path)).json == []
 
 
 async def test_an_error_that_a_nursery_wrapped_is_told_like_any_other(
