@@ -169,6 +169,12 @@ class EngineError(SwarmletError):
         self.status = status
 
 
+class FilesFailed(SwarmletError):
+    """The secrets and configs of a task cannot be brought to its container."""
+
+    code = "files-failed"
+
+
 class PortTaken(SwarmletError):
     """A port of this host leads to a service already (the status of Docker's engine)."""
 

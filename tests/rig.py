@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 import trio
+from swarmlet.agent.files import Files
 from swarmlet.agent.storage import Storage
 from swarmlet.agent.worker import Worker
 from swarmlet.clock import Seconds, wall_clock
@@ -87,6 +88,7 @@ class Rig:
         *,
         alone_after: float = 1e9,
         places: "NoPlaces | None" = None,
+        files: Files | None = None,
     ) -> None:
         self.engine = engine
         self.places = places or NoPlaces()
@@ -96,13 +98,20 @@ class Rig:
             Storage(directory),
             lambda task_id, status: self.reports.append((task_id, status)),
             self.places,
+            files or Files(directory / "files"),
             clock=wall_clock,
             rng=RNG,
             alone_after=Seconds(alone_after),
         )
 
-    def assign(self, *tasks: Assignment, full: bool = False, gone: tuple[str, ...] = ()) -> None:
-        self.worker.assign(Assignments(full=full, tasks=tasks, gone=gone))
+    def assign(
+        self,
+        *tasks: Assignment,
+        full: bool = False,
+        gone: tuple[str, ...] = (),
+        payloads: tuple[str, ...] = (),
+    ) -> None:
+        self.worker.assign(Assignments(full=full, tasks=tasks, gone=gone, payloads=payloads))
 
     def states(self, task_id: str) -> list[TaskState]:
         return [status.state for of, status in self.reports if of == task_id]
@@ -138,10 +147,11 @@ async def running(
     alone_after: float = 1e9,
     full: bool = True,
     places: NoPlaces | None = None,
+    files: Files | None = None,
 ) -> AsyncIterator[Rig]:
     """A rig whose worker runs; leaving cancels it, as a stop of the daemon does."""
     async with Engine(socket) as engine, trio.open_nursery() as nursery:
-        rig = Rig(engine, directory, alone_after=alone_after, places=places)
+        rig = Rig(engine, directory, alone_after=alone_after, places=places, files=files)
         await nursery.start(rig.worker.run)
         if full:
             rig.assign(full=True)

@@ -4,6 +4,7 @@ from typing import assert_never
 
 import trio
 
+from swarmlet.agent.files import Files
 from swarmlet.agent.keeping import Keeper
 from swarmlet.agent.lifecycle import Action, Failure
 from swarmlet.agent.places import Places
@@ -13,7 +14,7 @@ from swarmlet.agent.watch import EngineWatch
 from swarmlet.engine import convert
 from swarmlet.engine.client import Engine
 from swarmlet.engine.convert import Container
-from swarmlet.errors import EngineError, NotFound
+from swarmlet.errors import EngineError, FilesFailed, NotFound
 from swarmlet.model.objects import TaskState
 
 
@@ -25,6 +26,7 @@ class Actions:
         engine: Engine,
         watch: EngineWatch,
         places: Places,
+        files: Files,
         keeper: Keeper,
         *,
         calls: trio.CapacityLimiter,
@@ -32,11 +34,16 @@ class Actions:
         self._engine = engine
         self._watch = watch
         self._places = places
+        self._files = files
         self._keeper = keeper
         self._pulls = Pulls(engine)
         self._calls = calls
         # Fewer creates at once than starts, so that the first tasks start while others are created.
         self._creates = trio.CapacityLimiter(max(1, int(calls.total_tokens) // 3))
+
+    def awaits(self, unit: Unit) -> bool:
+        """Whether a task needs something that only managers have, and none has spoken yet."""
+        return self._files.awaits(unit.task)
 
     async def act(self, unit: Unit, action: Action) -> None:
         """Do one thing. Raises EngineUnavailable, or an EngineError that a later try may not get.
@@ -46,7 +53,7 @@ class Actions:
         unit.acting = True
         try:
             await self._call(unit, action)
-        except (EngineError, NotFound) as exc:
+        except (EngineError, FilesFailed, NotFound) as exc:
             await self._refused(unit, action, exc)
         finally:
             unit.acting = False
@@ -90,7 +97,8 @@ class Actions:
         async with self._creates:
             self._will_run(unit)  # so that it is on disk when the container is made
             endpoints = await self._places.prepare(unit.task)
-            body = convert.create_body(unit.task, endpoints)
+            files = [(one.source, one.target) for one in await self._files.prepare(unit.task)]
+            body = convert.create_body(unit.task, endpoints, files)
             container_id = await self._engine.create(unit.task.name, body)
         task_id = unit.task.task_id
         self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
@@ -105,7 +113,11 @@ class Actions:
             self._keeper.changed()
 
     async def _start(self, unit: Unit) -> None:
-        """Start a container in all of its networks: a daemon may have died after the create."""
+        """Start a container in all of its networks: a daemon may have died after the create.
+
+        And with its files: a host that went down has lost them.
+        """
+        await self._files.prepare(unit.task)
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):
@@ -127,7 +139,9 @@ class Actions:
 
     # --- refusals -------------------------------------------------------------------------------
 
-    async def _refused(self, unit: Unit, action: Action, exc: EngineError | NotFound) -> None:
+    async def _refused(
+        self, unit: Unit, action: Action, exc: EngineError | FilesFailed | NotFound
+    ) -> None:
         """Judge an answer that repeating will not change."""
         no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()
         if action is Action.CREATE and no_image and not unit.pulled:

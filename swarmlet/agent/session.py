@@ -29,6 +29,7 @@ from swarmlet.rpc.messages import (
     Goodbye,
     GoodbyeReason,
     Hello,
+    Payloads,
     Peer,
     ProbeAnswer,
     ProbeRequest,
@@ -143,8 +144,8 @@ class NodeSide(Protocol):
         """The last status of each task here."""
         ...
 
-    def on_assignments(self, assignments: Assignments) -> None:
-        """The leader assigned tasks."""
+    def on_work(self, work: Payloads | Assignments) -> None:
+        """The leader assigned tasks, or gave data for those that it assigns next."""
         ...
 
     def on_forwarding(self, forwarding: Forwarding) -> None:
@@ -317,8 +318,8 @@ class AgentSession:
         self, message: FromManager, channel: Channel[FromManager], nursery: trio.Nursery
     ) -> None:
         match message:
-            case Assignments():
-                self._node.on_assignments(message)
+            case Payloads() | Assignments():
+                self._node.on_work(message)
             case Forwarding():
                 self._node.on_forwarding(message)
                 if message.last:

@@ -82,7 +82,8 @@ class Supervisor:
         if unit.stale:
             await self._watch.look(unit)
             return True
-        unit.learn(hold=not self._free, slot_busy=self._units.slot_busy(unit))
+        hold = not self._free or self._actions.awaits(unit)
+        unit.learn(hold=hold, slot_busy=self._units.slot_busy(unit))
         step = lifecycle.step(unit.task, unit.known, self._clock())
         if step.status is not None:
             self._publish(unit, step.status)

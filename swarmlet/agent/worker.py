@@ -2,7 +2,8 @@
 
 The rooms beside it: :mod:`.units` (what is known of each task), :mod:`.lifecycle` (what to do
 next), :mod:`.supervisor` (who does it), :mod:`.actions` and :mod:`.pulls` (calls to the engine),
-:mod:`.watch` (what the engine shows), :mod:`.keeping` and :mod:`.storage` (the disk).
+:mod:`.watch` (what the engine shows), :mod:`.files` (secrets and configs), :mod:`.keeping` and
+:mod:`.storage` (the disk).
 """
 
 import os
@@ -14,6 +15,7 @@ import structlog
 import trio
 
 from swarmlet.agent.actions import Actions
+from swarmlet.agent.files import Files
 from swarmlet.agent.keeping import Keeper
 from swarmlet.agent.lifecycle import Known
 from swarmlet.agent.places import Places
@@ -25,7 +27,7 @@ from swarmlet.clock import Rng, Seconds, WallClock
 from swarmlet.engine.client import Engine
 from swarmlet.engine.convert import Container
 from swarmlet.model.objects import TaskState, TaskStatus
-from swarmlet.rpc.messages import Assignment, Assignments
+from swarmlet.rpc.messages import Assignment, Assignments, Payloads
 
 #: How long a node that starts waits for a manager before it runs its tasks from disk.
 ALONE_AFTER: Final = Seconds(5.0)
@@ -57,6 +59,7 @@ class Worker:
         storage: Storage,
         report: Report,
         places: Places,
+        files: Files,
         *,
         clock: WallClock,
         rng: Rng,
@@ -66,6 +69,7 @@ class Worker:
         self.parallel = parallel
         self._report = report
         self._places = places
+        self._files = files
         self._alone_after = alone_after
         self._told = trio.Event()  # a manager named all tasks since the start
         self._nursery: trio.Nursery | None = None
@@ -85,7 +89,7 @@ class Worker:
         self._supervisor = Supervisor(
             self._units,
             self._watch,
-            Actions(engine, self._watch, places, self._keeper, calls=calls),
+            Actions(engine, self._watch, places, files, self._keeper, calls=calls),
             publish=self._publish,
             clock=clock,
             rng=rng,
@@ -98,6 +102,7 @@ class Worker:
         """
         for kept in await self._keeper.load():
             self._remember(kept)
+        self._files.sweep(unit.task.task_id for unit in self._units if _may_start(unit))
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -151,6 +156,10 @@ class Worker:
 
     # --- who names the tasks --------------------------------------------------------------------
 
+    def take(self, payloads: Payloads) -> None:
+        """Take over data that tasks need which are assigned next."""
+        self._files.take(payloads)
+
     def assign(self, assignments: Assignments) -> None:
         """Take over what a manager wants of this node."""
         for task in assignments.tasks:
@@ -159,6 +168,7 @@ class Worker:
         if assignments.full:
             named = {task.task_id for task in assignments.tasks} | set(assignments.others)
             gone |= self._units.ids() - named
+            self._files.keep(assignments.payloads)
             self._told.set()
             self._adopt_strangers(named)
         for task_id in gone:
@@ -190,6 +200,8 @@ class Worker:
         unit.gone = False
         if task.desired > TaskState.RUNNING and unit.pulling is not None:
             unit.pulling.cancel()  # nobody wants the image any more
+        if not _may_start(unit):
+            self._files.release(task.task_id)
         self._supervise_soon(unit)
         unit.wake()
 
@@ -249,6 +261,12 @@ class Worker:
         unit.learn(status=status)
         self._keeper.changed()
         if status.state.ended:
+            self._files.release(unit.task.task_id)
             self._units.wake_slot(unit)
         if not unit.gone:
             self._report(unit.task.task_id, status)
+
+
+def _may_start(unit: Unit) -> bool:
+    """Whether a container of a task may be started, for the first time or again."""
+    return unit.task.desired <= TaskState.RUNNING and not unit.known.state(unit.task).ended

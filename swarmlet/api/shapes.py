@@ -169,6 +169,9 @@ def _task_spec(of: TaskSpec) -> Json:
         if "Privileges" in container:  # pointers that Go shows
             nothing = {"CredentialSpec": None, "SELinuxContext": None}
             container["Privileges"] = nothing | container["Privileges"]
+        for one in (*container.get("Secrets", ()), *container.get("Configs", ())):
+            if "File" in one:  # which Go shows whole
+                one["File"] = {"Name": "", "UID": "", "GID": "", "Mode": 0, **one["File"]}
     return shaped
 
 

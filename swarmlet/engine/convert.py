@@ -41,11 +41,16 @@ def stop_seconds(spec: TaskSpec) -> Seconds:
 # --- create -------------------------------------------------------------------------------------
 
 
-def create_body(task: Assignment, endpoints: Sequence[Endpoint] = ()) -> Json:
+def create_body(
+    task: Assignment,
+    endpoints: Sequence[Endpoint] = (),
+    files: Sequence[tuple[str, str]] = (),
+) -> Json:
     """Body of ``POST /containers/create`` for a task; its name is ``task.name``.
 
     Zero values are left out, so that the image's and the engine's own defaults count. The container
-    gets the first of its networks here: engines before API 1.44 take one only.
+    gets the first of its networks here: engines before API 1.44 take one only. ``files`` are paths
+    on this host, and in the container, where nobody can write to them.
     """
     spec = task.spec.container
     body: Json = {
@@ -59,7 +64,7 @@ def create_body(task: Assignment, endpoints: Sequence[Endpoint] = ()) -> Json:
         "OpenStdin": spec.open_stdin,
         "StopSignal": spec.stop_signal,
         "StopTimeout": int(-(-stop_seconds(task.spec) // 1)),
-        "HostConfig": _host_config(task, spec),
+        "HostConfig": _host_config(task, spec, files),
     }
     if spec.command:  # Docker's rule: the command replaces the entry point, and drops its Cmd
         body |= {"Entrypoint": list(spec.command), "Cmd": list(spec.args)}
@@ -103,7 +108,7 @@ def labels(task: Assignment) -> dict[str, str]:
     }
 
 
-def _host_config(task: Assignment, spec: ContainerSpec) -> Json:
+def _host_config(task: Assignment, spec: ContainerSpec, files: Sequence[tuple[str, str]]) -> Json:
     limits = task.spec.limits
     dns = spec.dns_config
     config: Json = {
@@ -112,7 +117,13 @@ def _host_config(task: Assignment, spec: ContainerSpec) -> Json:
         "Memory": limits.memory_bytes,
         "PidsLimit": limits.pids,
         "GroupAdd": list(spec.groups),
-        "Mounts": [_mount(mount) for mount in spec.mounts if mount.type != "tmpfs"],
+        "Mounts": [
+            *(_mount(mount) for mount in spec.mounts if mount.type != "tmpfs"),
+            *(
+                {"Type": "bind", "Source": source, "Target": target, "ReadOnly": True}
+                for source, target in files
+            ),
+        ],
         "Tmpfs": {m.target: _tmpfs_options(m) for m in spec.mounts if m.type == "tmpfs"},
         "ReadonlyRootfs": spec.read_only,
         "Init": spec.init,

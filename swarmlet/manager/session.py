@@ -1,7 +1,7 @@
 """One agent that is connected to the leader: what it was told, and what it is told next.
 
-What its node forwards by goes out before the tasks that need it, and a task is told to stop only
-when no node sends it new connections (:mod:`.withdrawals`).
+What its node forwards by goes out before the tasks that need it, and so do secrets and configs; a
+task is told to stop only when no node sends it new connections (:mod:`.withdrawals`).
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +11,7 @@ import trio
 
 from swarmlet.manager import briefing
 from swarmlet.manager.feed import Feed
+from swarmlet.manager.payloads import PayloadFeed
 from swarmlet.manager.withdrawals import Withdrawals
 from swarmlet.model.objects import NodeDescription, Task, TaskState
 from swarmlet.rpc.channel import Channel
@@ -35,6 +36,7 @@ class Session:
         self.channel = channel
         self.scope = scope
         self.feed = Feed(node_id)
+        self._payloads = PayloadFeed()
         self._withdrawals = withdrawals
         self._touched: dict[str, None] = {}
         self.goodbye: GoodbyeReason | None = None
@@ -72,7 +74,12 @@ class Session:
         self._dirty.update(dict.fromkeys(held))
         pieces = list(briefing.pieces([briefing.assignment(view, task) for task in tasks]))
         others = (*held, *(task.task_id for piece in pieces[1:] for task in piece))
-        await self.channel.send(Assignments(full=True, tasks=pieces[0], others=others))
+        for message in self._payloads.next(view, [task.id for task in known]):
+            await self.channel.send(message)
+        given = self._payloads.given
+        await self.channel.send(
+            Assignments(full=True, tasks=pieces[0], others=others, payloads=given)
+        )
         for piece in pieces[1:]:
             await self.channel.send(Assignments(full=False, tasks=piece))
 
@@ -84,7 +91,10 @@ class Session:
             self._wake = trio.Event()
             await self._send_records(view())
             dirty, self._dirty = self._dirty, {}
+            payloads = self._payloads.next(view(), dirty)
             update = self._difference(view(), dirty)
+            for message in payloads:
+                await self.channel.send(message)
             if update.gone:
                 await self.channel.send(Assignments(full=False, gone=update.gone))
             for piece in briefing.pieces(update.tasks):

@@ -26,6 +26,7 @@ from swarmlet.model.specs import (
     Resources,
     Seccomp,
 )
+from swarmlet.model.validate_references import file_problems
 
 #: The engine refuses containers below this (daemon/container_linux.go, linuxMinMemory: 6 MiB; the
 #: scheduler's own bound, which clients match, is 4 MiB).
@@ -56,6 +57,7 @@ def container_problems(at: str, container: ContainerSpec) -> Problems:
     yield from label_problems(f"{at}.Labels", container.labels)
     yield from _unsupported(at, container)
     yield from _mounts(f"{at}.Mounts", container.mounts)
+    yield from file_problems(at, container)
     yield from _health(f"{at}.Healthcheck", container.healthcheck)
     yield from whole(at, container, "stop_grace_period")
     yield from _settings(at, container)
@@ -70,8 +72,6 @@ def _image(at: str, image: str) -> Problems:
 
 
 def _unsupported(at: str, container: ContainerSpec) -> Problems:
-    yield from only_if(bool(container.secrets), f"{at}.Secrets", f"secrets are {NOT_YET}")
-    yield from only_if(bool(container.configs), f"{at}.Configs", f"configs are {NOT_YET}")
     yield from only_if(
         container.isolation not in {"", "default"}, f"{at}.Isolation", f"isolation is {NOT_YET}"
     )

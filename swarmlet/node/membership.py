@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from swarmlet.agent.attachments import Attachments
 from swarmlet.agent.describe import describe
+from swarmlet.agent.files import Files
 from swarmlet.agent.keys import KeyKeeper
 from swarmlet.agent.lookout import Lookout
 from swarmlet.agent.networking import Networking
@@ -57,7 +58,14 @@ from swarmlet.rpc.calls import (
     Request,
 )
 from swarmlet.rpc.listener import RemoteNode
-from swarmlet.rpc.messages import Assignments, Forwarding, GoodbyeReason, Peer, Settings
+from swarmlet.rpc.messages import (
+    Assignments,
+    Forwarding,
+    GoodbyeReason,
+    Payloads,
+    Peer,
+    Settings,
+)
 from swarmlet.security import ca, sealed
 from swarmlet.security.identity import Identity
 from swarmlet.state.commands import AnyCommand
@@ -93,7 +101,14 @@ class Membership:
     """This node as a member of its cluster (:class:`swarmlet.agent.session.NodeSide`)."""
 
     def __init__(
-        self, state: StateDir, identity: Identity, *, engine: Engine, now: WallClock, rng: Rng
+        self,
+        state: StateDir,
+        identity: Identity,
+        *,
+        files: Files,
+        engine: Engine,
+        now: WallClock,
+        rng: Rng,
     ) -> None:
         self.state = state
         self.identity = identity
@@ -103,6 +118,7 @@ class Membership:
         self.manager_gone = trio.Event()
         #: Set once the leader has welcomed this node.
         self.welcomed = trio.Event()
+        self._files = files
         self._engine = engine
         self._now = now
         self._rng = rng
@@ -129,7 +145,13 @@ class Membership:
         self._door = Door(engine, self._gate)
         self._port.door = self._serve_engine
         self._worker = Worker(
-            engine, Storage(state.tasks), self._report, self.networking, clock=now, rng=rng
+            engine,
+            Storage(state.tasks),
+            self._report,
+            self.networking,
+            files,
+            clock=now,
+            rng=rng,
         )
         self._session = AgentSession(self, managers=self.file.managers, rng=rng)
         self._lookout = Lookout(
@@ -226,6 +248,7 @@ class Membership:
             await self._worker.wait_idle()
         if scope.cancelled_caught:
             log.warning("containers-left-behind", after_seconds=STOP_TIMEOUT)
+        await self._files.clear()
         await self.attachments.leave(known=known)
         await self.networking.leave()
         self._keys.forget()
@@ -323,9 +346,12 @@ class Membership:
         """The last status of each task here."""
         return self._worker.statuses()
 
-    def on_assignments(self, assignments: Assignments) -> None:
-        """The leader assigned tasks."""
-        self._worker.assign(assignments)
+    def on_work(self, work: Payloads | Assignments) -> None:
+        """The leader assigned tasks, or gave data for those that it assigns next."""
+        if isinstance(work, Payloads):
+            self._worker.take(work)
+        else:
+            self._worker.assign(work)
 
     def on_forwarding(self, forwarding: Forwarding) -> None:
         """The leader said what to forward by."""

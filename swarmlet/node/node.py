@@ -9,6 +9,7 @@ import structlog
 import trio
 from msgspec.structs import replace
 
+from swarmlet.agent.files import Files
 from swarmlet.agent.session import NodeRemoved
 from swarmlet.agent.subnets import node_like_addresses, own_addresses, own_subnets
 from swarmlet.api.backend import (
@@ -88,6 +89,7 @@ class Node:
         self._clock = now
         self._rng = rng
         self._state = StateDir(Path(config.state_dir))
+        self._files = Files(Path(config.socket).with_suffix(".files"))
         self._membership: Membership | None = None
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
@@ -106,6 +108,7 @@ class Node:
         identity = self._state.identity.load()
         if identity is None:
             self._state.refuse_remains()
+            await self._files.clear()  # a leave may have been cut off
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if identity is not None:
@@ -124,7 +127,12 @@ class Node:
     async def _start(self, identity: Identity, founding: Sequence[AnyCommand] = ()) -> Membership:
         assert self._nursery is not None
         membership = Membership(
-            self._state, identity, engine=self._engine, now=self._clock, rng=self._rng
+            self._state,
+            identity,
+            files=self._files,
+            engine=self._engine,
+            now=self._clock,
+            rng=self._rng,
         )
         self._scope, self._ended, self._error = trio.CancelScope(), trio.Event(), ""
         try:

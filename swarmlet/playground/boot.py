@@ -64,13 +64,22 @@ def wipe_volatile(spot: Spot) -> None:
     """Remove what no boot finds again: the network stack with all its settings, and /run."""
     machine.run_quietly(["ip", "link", "del", spot.cable])
     machine.run_quietly(["ip", "netns", "del", spot.netns])
+    for mount in machine.mounts_below(spot.run_dir):
+        machine.run_quietly(["umount", "-l", str(mount)])
     shutil.rmtree(spot.run_dir, ignore_errors=True)
+
+
+def _make_run_dir(spot: Spot) -> None:
+    """Make a host's /run, which is in memory, and the same for its engine and its daemon."""
+    if not spot.run_dir.exists():
+        spot.run_dir.mkdir(parents=True)
+        machine.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(spot.run_dir)])
 
 
 def start_engine(site: Site, record: Record, spot: Spot) -> None:
     """Start a host's Docker Engine and wait until it answers."""
-    for folder in (spot.run_dir, spot.data_dir):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make_run_dir(spot)
+    spot.data_dir.mkdir(parents=True, exist_ok=True)
     containerd = spot.run_dir / "exec/containerd/containerd.pid"
     ended = wait(
         CONTAINERD_ENDS_WITHIN,

@@ -142,17 +142,33 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"{self.service_name}.{self.slot or self.node_id}.{self.task_id}"
 
 
+class Payloads(Message, frozen=True, kw_only=True):
+    """Data of secrets and configs by their identifiers, before the tasks that need it.
+
+    It adds to what was said before, in earlier sessions too; ``gone`` is needed no more. No log
+    shows it.
+    """
+
+    data: dict[str, bytes] = {}
+    gone: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Payloads({', '.join(self.data)}; gone: {', '.join(self.gone)})"
+
+
 class Assignments(Message, frozen=True, kw_only=True):
     """Tasks of this node. ``full``: these and no others; else these changed and ``gone`` went.
 
     A task that is gone is stopped and removed. A full set that is large comes in pieces: ``others``
-    names the tasks of the set that follow in further messages.
+    names the tasks of the set that follow in further messages, and ``payloads`` all that the node
+    may keep of what :class:`Payloads` said.
     """
 
     full: bool
     tasks: tuple[Assignment, ...] = ()
     others: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    payloads: tuple[str, ...] = ()
 
 
 class Forwarding(Message, frozen=True, kw_only=True):
@@ -205,6 +221,7 @@ FromManager = (
     | Refused
     | Welcome
     | Settings
+    | Payloads
     | Assignments
     | Forwarding
     | Acknowledged

@@ -25,6 +25,7 @@ from swarmlet.rpc.messages import (
     Goodbye,
     GoodbyeReason,
     Hello,
+    Payloads,
     Peer,
     Report,
     Settings,
@@ -71,7 +72,7 @@ class Side:
     def statuses(self) -> dict[str, TaskStatus]:
         return {}
 
-    def on_assignments(self, assignments: Assignments) -> None:
+    def on_work(self, work: Payloads | Assignments) -> None:
         pass
 
     def on_forwarding(self, forwarding: Forwarding) -> None:

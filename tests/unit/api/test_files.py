@@ -13,7 +13,7 @@ from swarmlet.state.commands import PutConfig, PutSecret, PutService
 from tests.fakes.backend import FakeBackend
 from tests.fakes.world import a_config, a_secret, a_service
 from tests.unit.api.http_client import Reply, ask
-from tests.unit.api.test_swarm_routes import get
+from tests.unit.api.test_swarm_routes import create, get, spec, template
 
 Json = Any
 
@@ -232,3 +232,38 @@ async def test_what_services_use_stays(api: Api, backend: FakeBackend, kind: str
     )
     other = "config" if kind == "secret" else "secret"
     assert (await ask(api, "DELETE", f"/{other}s/one")).status == 204
+
+
+# --- services -----------------------------------------------------------------------------------
+
+
+def reference(kind: str, ident: str, name: str, **file: Json) -> Json:
+    target = {"Name": name, "UID": "0", "GID": "0", "Mode": 292, **file}
+    return {f"{kind.title()}ID": ident, f"{kind.title()}Name": name, "File": target}
+
+
+@KINDS
+async def test_references_come_back_as_they_were_given(api: Api, kind: str) -> None:
+    ident = await make(api, kind)
+    given = [
+        reference(kind, ident, "one"),
+        reference(kind, ident, "one", Name="/a", UID="", Mode=0),
+    ]
+    await create(api, spec(TaskTemplate=template(**{f"{kind.title()}s": given})))
+    shown = await get(api, "/services/web")
+    assert shown["Spec"]["TaskTemplate"]["ContainerSpec"][f"{kind.title()}s"] == given
+    task = (await get(api, "/tasks"))[0]
+    assert task["Spec"]["ContainerSpec"][f"{kind.title()}s"] == given
+    reply = await ask(api, "DELETE", f"/{kind}s/one")
+    assert reply.message.endswith("is in use by the following service: web")
+    assert (await update(api, kind, body(Labels={"a": "b"}))).status == 200
+
+
+@KINDS
+async def test_a_service_names_what_is_there(api: Api, kind: str) -> None:
+    ident = await make(api, kind)
+    for wrong in (reference(kind, "none", "two"), reference(kind, ident, "two")):
+        sent = spec(TaskTemplate=template(**{f"{kind.title()}s": [wrong]}))
+        reply = await ask(api, "POST", "/services/create", sent)
+        assert (reply.status, reply.message) == (400, f"{PREFIX}{kind} not found: two")
+    assert await get(api, "/services") == []

@@ -41,6 +41,27 @@ def resources(kind: str = "Limits", **amounts: Json) -> ServiceSpec:
     return template(Resources={kind: amounts})
 
 
+def secrets(*references: Json, **others: Json) -> ServiceSpec:
+    return container(Secrets=named("Secret", references), **others)
+
+
+def configs(*references: Json) -> ServiceSpec:
+    return container(Configs=named("Config", references))
+
+
+def named(kind: str, references: tuple[Json, ...]) -> list[Json]:
+    return [
+        {f"{kind}ID": f"id-{i}", f"{kind}Name": f"name-{i}", **reference}
+        for i, reference in enumerate(references)
+    ]
+
+
+def target(name: str, **fields: Json) -> Json:
+    return {"File": {"Name": name, "UID": "0", "GID": "0", "Mode": 292, **fields}}
+
+
+M = {"Type": "bind", "Source": "/x", "Target": "/run/m"}
+
 HOST = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
 
 
@@ -50,6 +71,8 @@ HOST = {"TargetPort": 80, "PublishedPort": 8080, "PublishMode": "host"}
         service(),
         service(Mode={"Global": {}}, EndpointSpec={"Mode": "vip"}),
         service(Mode={"Replicated": {"Replicas": 0}}),
+        secrets(target("a"), target("/b", UID="", GID="1000", Mode=0), target("c/d.pem")),
+        configs(target("a"), target("/etc/b.conf", Mode=0o1777)),
         container(
             Image="registry.example:5000/a/b_c:v1.2@sha256:" + "a" * 64,
             Env=["A=b", "EMPTY=", "BARE"],
@@ -106,8 +129,30 @@ def test_a_sound_service_has_no_problems(spec: ServiceSpec) -> None:
         (container(Image="a/UPPER"), "is not a valid repository/tag"),
         (container(Hostname="{{.Node.Hostname}}"), "Hostname: placeholders ({{…}}) are not"),
         (container(Env=["A=1", "N={{ .Task.Slot }}"]), "Env[1]: placeholders ({{…}}) are not"),
-        (container(Secrets=[{"SecretID": "x"}]), "Secrets: secrets are not supported yet"),
-        (container(Configs=[{"ConfigID": "x"}]), "Configs: configs are not supported yet"),
+        (container(Secrets=[{"SecretID": "x"}]), "malformed secret reference"),
+        (container(Configs=[{"ConfigName": "x"}]), "malformed config reference"),
+        (secrets({"File": None}), "malformed secret reference, no target provided"),
+        (configs({"File": None}), "malformed config reference, no target provided"),
+        (configs({"File": None, "Runtime": {}}), "configs as credential specs are not supported"),
+        (secrets({"File": {}}), "malformed file secret reference, invalid target file name"),
+        (configs({"File": {}}), "malformed file config reference, invalid target file name"),
+        (secrets({"File": {"Name": "a/"}}), 'Secrets[0].File.Name: "a/" is not the name of a file'),
+        (secrets({"File": {"Name": ".."}}), '".." is not the name of a file'),
+        (configs({"File": {"Name": "/"}}), 'Configs[0].File.Name: "/" is not the name of a file'),
+        (secrets(target("a", UID="me")), 'Secrets[0].File.UID: "me": a number is needed'),
+        (secrets(target("a", GID="-1")), 'Secrets[0].File.GID: "-1": a number is needed'),
+        (secrets(target("a", UID="4294967295")), '"4294967295": a number is needed'),
+        (secrets(target("a", Mode=-1)), "Secrets[0].File.Mode: cannot be -1"),
+        (
+            secrets(target("a"), target("a")),
+            "secret references 'name-0' and 'name-1' have a conflicting target: 'a'",
+        ),
+        (
+            configs(target("/a"), target("b"), target("/a")),
+            "config references 'name-0' and 'name-2' have a conflicting target: '/a'",
+        ),
+        (secrets(target("a"), target("/run/secrets/a")), "Duplicate mount point: /run/secrets/a"),
+        (secrets(target("b/../../m"), Mounts=[M]), "Secrets: Duplicate mount point: /run/m"),
         (container(Isolation="hyperv"), "Isolation: isolation is not supported yet"),
         (container(Privileges={"CredentialSpec": {}}), "CredentialSpec: credential specs are"),
         (container(Privileges={"Seccomp": {"Mode": "custom", "Profile": "!"}}), "JSON in base64"),
