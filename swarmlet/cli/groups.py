@@ -134,8 +134,8 @@ def _instead(path: str) -> str:
         "ps": "swarmlet task ls or swarmlet service ps NAME",
         "run": "swarmlet service create IMAGE",
         "compose": "swarmlet stack deploy -c FILE NAME",
-        "secret": "keep it in a file on the nodes and mount that, for now",
-        "config": "keep it in a file on the nodes and mount that, for now",
+        "secret": "docker -H unix:///run/swarmlet/swarmlet.sock secret does it",
+        "config": "docker -H unix:///run/swarmlet/swarmlet.sock config does it",
         "context": "name the daemon's socket with -H or SWARMLET_HOST",
         "top": "swarmlet node ls, service ls and task ls",
     }
