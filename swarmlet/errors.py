@@ -169,10 +169,10 @@ class EngineError(SwarmletError):
         self.status = status
 
 
-class FilesFailed(SwarmletError):
-    """The secrets and configs of a task cannot be brought to its container."""
+class PreparationFailed(SwarmletError):
+    """What a task asks of its node, beside its container, cannot be had there."""
 
-    code = "files-failed"
+    code = "preparation-failed"
 
 
 class PortTaken(SwarmletError):

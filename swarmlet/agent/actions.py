@@ -3,7 +3,9 @@
 from typing import assert_never
 
 import trio
+from msgspec.structs import replace
 
+from swarmlet.agent.facts import FactFinder
 from swarmlet.agent.files import Files
 from swarmlet.agent.keeping import Keeper
 from swarmlet.agent.lifecycle import Action, Failure
@@ -14,8 +16,11 @@ from swarmlet.agent.watch import EngineWatch
 from swarmlet.engine import convert
 from swarmlet.engine.client import Engine
 from swarmlet.engine.convert import Container
-from swarmlet.errors import EngineError, FilesFailed, NotFound
+from swarmlet.errors import EngineError, NotFound, PreparationFailed
+from swarmlet.model.expansion import expanded, has_templates
 from swarmlet.model.objects import TaskState
+from swarmlet.model.templates import BadTemplate
+from swarmlet.rpc.messages import Assignment
 
 
 class Actions:
@@ -35,6 +40,7 @@ class Actions:
         self._watch = watch
         self._places = places
         self._files = files
+        self._facts = FactFinder(engine)
         self._keeper = keeper
         self._pulls = Pulls(engine)
         self._calls = calls
@@ -53,7 +59,7 @@ class Actions:
         unit.acting = True
         try:
             await self._call(unit, action)
-        except (EngineError, FilesFailed, NotFound) as exc:
+        except (EngineError, PreparationFailed, NotFound) as exc:
             await self._refused(unit, action, exc)
         finally:
             unit.acting = False
@@ -96,12 +102,25 @@ class Actions:
     async def _create(self, unit: Unit) -> None:
         async with self._creates:
             self._will_run(unit)  # so that it is on disk when the container is made
-            endpoints = await self._places.prepare(unit.task)
-            files = [(one.source, one.target) for one in await self._files.prepare(unit.task)]
-            body = convert.create_body(unit.task, endpoints, files)
+            task = await self._filled_in(unit.task)
+            endpoints = await self._places.prepare(task)
+            mounted = await self._files.prepare(unit.task, self._facts.of)
+            files = [(one.source, one.target) for one in mounted]
+            body = convert.create_body(task, endpoints, files)
             container_id = await self._engine.create(unit.task.name, body)
         task_id = unit.task.task_id
         self._watch.see(unit, Container(id=container_id, task_id=task_id, state="created"))
+
+    async def _filled_in(self, task: Assignment) -> Assignment:
+        """A task with the templates of its spec filled in. Raises PreparationFailed."""
+        container = task.spec.container
+        if not has_templates(container):
+            return task
+        try:
+            container = expanded(container, await self._facts.of(task))
+        except BadTemplate as exc:
+            raise PreparationFailed(str(exc)) from exc
+        return replace(task, spec=replace(task.spec, container_spec=container))
 
     def _will_run(self, unit: Unit) -> None:
         """Note under which engine a container is about to run: one that dies with it says no more.
@@ -117,7 +136,7 @@ class Actions:
 
         And with its files: a host that went down has lost them.
         """
-        await self._files.prepare(unit.task)
+        await self._files.prepare(unit.task, self._facts.of)
         if len(unit.task.attachments) > 1:
             has = convert.networks_of(await self._engine.inspect(unit.container_ref))
             for place in await self._places.prepare(unit.task):
@@ -140,7 +159,7 @@ class Actions:
     # --- refusals -------------------------------------------------------------------------------
 
     async def _refused(
-        self, unit: Unit, action: Action, exc: EngineError | FilesFailed | NotFound
+        self, unit: Unit, action: Action, exc: EngineError | PreparationFailed | NotFound
     ) -> None:
         """Judge an answer that repeating will not change."""
         no_image = isinstance(exc, NotFound) and "no such image" in exc.message.lower()

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from swarmlet.errors import FilesFailed
+from swarmlet.errors import PreparationFailed
 
 #: File systems that have no disk.
 _IN_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
@@ -29,16 +29,16 @@ def is_in_memory(path: Path) -> bool:
 
 
 async def make(directory: Path) -> None:
-    """Make the directory, for root only, if it is not there. Raises FilesFailed."""
+    """Make the directory, for root only, if it is not there. Raises PreparationFailed."""
     try:
         if not _made(directory):
             await trio.run_process([*_MOUNT, str(directory)], capture_stderr=True)
     except subprocess.CalledProcessError as exc:
-        raise FilesFailed(
+        raise PreparationFailed(
             f"{directory} cannot be kept in memory: {exc.stderr.decode(errors='replace').strip()}"
         ) from exc
     except OSError as exc:
-        raise FilesFailed(f"{directory} cannot be made: {exc.strerror}") from exc
+        raise PreparationFailed(f"{directory} cannot be made: {exc.strerror}") from exc
 
 
 def _made(directory: Path) -> bool:

@@ -8,6 +8,7 @@ networks are told to all: there are few, and they change seldom.
 from collections.abc import Iterator
 from typing import Final
 
+from swarmlet.model.expansion import Facts, fill
 from swarmlet.model.forwarding import (
     MAX_WEIGHT,
     PUBLISH_ADDRESS_LABEL,
@@ -30,6 +31,8 @@ from swarmlet.model.objects import (
     Task,
     TaskState,
 )
+from swarmlet.model.specs import Platform
+from swarmlet.model.templates import BadTemplate, Scope, is_template
 from swarmlet.state.store import View
 
 #: Characters of a container's identifier that engines take for its host name.
@@ -95,7 +98,7 @@ def task(view: View, of: Task) -> TaskRecord | None:
         name=of.name,
         slot=of.slot,
         node=host.number,
-        hostname=of.spec.container.hostname or _default_hostname(of),
+        hostname=_hostname(view, of, host) or _default_hostname(of),
         attachments=of.attachments,
         serving=serves(of),
         weight=_weight(of),
@@ -120,6 +123,29 @@ def container_on(of: AttachedContainer, number: int) -> TaskRecord:
         serving=of.running,
         container_id=of.container_id,
     )
+
+
+def _hostname(view: View, of: Task, host: Node) -> str:
+    """The one that was asked for; a template is filled in as the node does it."""
+    asked = of.spec.container.hostname
+    if not is_template(asked):
+        return asked
+    owner = view.service(of.service_id)
+    facts = Facts(
+        service_id=of.service_id,
+        service_name=of.service_name,
+        labels=owner.spec.labels if owner else {},
+        node_id=of.node_id,
+        hostname=host.hostname,
+        platform=host.description.platform if host.description else Platform(),
+        task_id=of.id,
+        task_name=of.name,
+        slot=of.slot,
+    )
+    try:
+        return fill(asked, Scope(facts.fields))
+    except BadTemplate:
+        return ""  # no container comes of it
 
 
 def _default_hostname(of: Task) -> str:

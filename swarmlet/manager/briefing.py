@@ -52,6 +52,7 @@ def assignment(view: View, task: Task) -> Assignment:
         ports=task.ports,
         attachments=task.attachments,
         registry_auth=service.registry_auth if service else "",
+        service_labels=service.spec.labels if service else {},
     )
 
 

@@ -7,9 +7,11 @@ that names it has ended. However many tasks share one, it is sent once.
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from msgspec.structs import replace
+
 from swarmlet.manager import briefing
 from swarmlet.model.files import payloads_of
-from swarmlet.model.objects import Task
+from swarmlet.model.objects import Config, Secret, Task
 from swarmlet.rpc.messages import Payloads
 from swarmlet.state.store import View
 
@@ -59,16 +61,24 @@ def _needed(task: Task | None) -> frozenset[str]:
 
 def _messages(view: View, new: Sequence[str], gone: Sequence[str]) -> Iterator[Payloads]:
     """Nothing, or one message or several. What was removed meanwhile is missing: tasks say so."""
-    data: dict[str, bytes] = {}
+    piece: list[Secret | Config] = []
     room = MAX_DATA
     for ident in new:
-        found = view.secrets.get(ident) or view.configs.get(ident)
-        if found is None:
+        one: Secret | Config | None = view.secrets.get(ident)
+        one = one or view.configs.get(ident)
+        if one is None:
             continue
-        if data and len(found.data) > room:
-            yield Payloads(data=data)
-            data, room = {}, MAX_DATA
-        data[ident] = found.data
-        room -= len(found.data)
-    if data or gone:
-        yield Payloads(data=data, gone=tuple(gone))
+        if piece and len(one.data) > room:
+            yield _message(piece)
+            piece, room = [], MAX_DATA
+        piece.append(one)
+        room -= len(one.data)
+    if piece or gone:
+        yield replace(_message(piece), gone=tuple(gone))
+
+
+def _message(piece: Sequence[Secret | Config]) -> Payloads:
+    return Payloads(
+        data={one.id: one.data for one in piece},
+        templates=tuple(one.id for one in piece if one.spec.templating is not None),
+    )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from swarmlet.model.expansion import template_problems
 from swarmlet.model.problems import (
     INT64_MAX,
     NOT_YET,
@@ -26,6 +27,7 @@ from swarmlet.model.specs import (
     Resources,
     Seccomp,
 )
+from swarmlet.model.templates import is_template
 from swarmlet.model.validate_references import file_problems
 
 #: The engine refuses containers below this (daemon/container_linux.go, linuxMinMemory: 6 MiB; the
@@ -44,9 +46,6 @@ _IMAGE: Final = re.compile(
 )
 
 _SIGNAL: Final = re.compile(r"[0-9]{1,2}|(SIG)?[A-Z][A-Z0-9]*([+-][0-9]{1,2})?", re.IGNORECASE)
-
-#: A placeholder of Docker's templates: ``{{.Service.Name}}``.
-_PLACEHOLDER: Final = re.compile(r"\{\{-?\s*[.$a-z]")
 
 _IMAGE_ID: Final = re.compile(r"sha256:[0-9a-f]{64}|[0-9a-f]{64}")
 
@@ -75,28 +74,13 @@ def _unsupported(at: str, container: ContainerSpec) -> Problems:
     yield from only_if(
         container.isolation not in {"", "default"}, f"{at}.Isolation", f"isolation is {NOT_YET}"
     )
-    yield from _templates(at, container)
+    yield from template_problems(at, container)
     privileges = container.privileges
     yield from only_if(
         privileges is not None and privileges.credential_spec is not None,
         f"{at}.Privileges.CredentialSpec",
         f"credential specs are {NOT_YET}",
     )
-
-
-def _templates(at: str, container: ContainerSpec) -> Problems:
-    """Docker fills in placeholders at these places; passed on as they are they would mislead."""
-    places = {f"{at}.Hostname": container.hostname}
-    places |= {f"{at}.Env[{i}]": entry for i, entry in enumerate(container.env)}
-    for i, mount in enumerate(container.mounts):
-        places |= {
-            f"{at}.Mounts[{i}].Source": mount.source,
-            f"{at}.Mounts[{i}].Target": mount.target,
-        }
-    for place, text in places.items():
-        yield from only_if(
-            _PLACEHOLDER.search(text) is not None, place, f"placeholders ({{{{…}}}}) are {NOT_YET}"
-        )
 
 
 def _settings(at: str, container: ContainerSpec) -> Problems:
@@ -115,7 +99,8 @@ def _settings(at: str, container: ContainerSpec) -> Problems:
         bad = not ulimit.name or (ulimit.hard != -1 and ulimit.soft > ulimit.hard)
         yield from only_if(bad, f"{at}.Ulimits[{i}]", "needs a name, and soft <= hard")
     yield from only_if(
-        len(container.hostname) > 63 or " " in container.hostname,
+        not is_template(container.hostname)
+        and (len(container.hostname) > 63 or " " in container.hostname),
         f"{at}.Hostname",
         f'"{container.hostname[:80]}" is not a host name',
     )
@@ -190,7 +175,7 @@ def _mount(at: str, mount: Mount) -> Problems:
     yield from only_if(
         mount.type == "tmpfs" and bool(mount.source), f"{at}.Source", "a tmpfs has no source"
     )
-    if mount.type == "volume" and mount.source:
+    if mount.type == "volume" and mount.source and not is_template(mount.source):
         fits = re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+", mount.source)
         yield from only_if(not fits, f"{at}.Source", f'invalid volume name: "{mount.source}"')
     for kind, options in _mount_options(mount):

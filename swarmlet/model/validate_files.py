@@ -6,10 +6,14 @@ from typing import Final
 
 from swarmlet.model.problems import NOT_YET, Problem, Problems, label_problems, only_if
 from swarmlet.model.specs import ConfigSpec, Driver, SecretSpec
+from swarmlet.model.templates import LOOKUPS, BadTemplate, Template
 
 #: Bytes of data that are too many (swarmkit's MaxSecretSize and MaxConfigSize).
 SECRET_BYTES: Final = 500 * 1024
 CONFIG_BYTES: Final = 1000 * 1024
+
+#: The only language of templates.
+TEMPLATES: Final = "golang"
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9_.-]{0,62}[a-zA-Z0-9])?")
 
@@ -21,7 +25,7 @@ def secret_problems(spec: SecretSpec, data: bytes) -> list[Problem]:
             _name(spec.name),
             label_problems("Labels", spec.labels),
             only_if(spec.driver is not None, "Driver", f"secret drivers are {NOT_YET}"),
-            _templating(spec.templating),
+            _templating(spec.templating, data),
             _size("secret", data, SECRET_BYTES),
         )
     )
@@ -33,7 +37,7 @@ def config_problems(spec: ConfigSpec, data: bytes) -> list[Problem]:
         chain(
             _name(spec.name),
             label_problems("Labels", spec.labels),
-            _templating(spec.templating),
+            _templating(spec.templating, data),
             _size("config", data, CONFIG_BYTES),
         )
     )
@@ -50,8 +54,19 @@ def _name(name: str) -> Problems:
         )
 
 
-def _templating(driver: Driver | None) -> Problems:
-    yield from only_if(driver is not None, "Templating", f"templates are {NOT_YET}")
+def _templating(driver: Driver | None, data: bytes) -> Problems:
+    if driver is None:
+        return
+    if driver.name != TEMPLATES:
+        text = f'"{driver.name[:40]}": {TEMPLATES} is needed'
+        yield Problem("Templating.Name", text)
+        return
+    try:
+        Template(data.decode(), LOOKUPS)
+    except UnicodeDecodeError:
+        yield Problem("Data", "a template must be UTF-8")
+    except BadTemplate as exc:
+        yield Problem("Data", str(exc))
 
 
 def _size(kind: str, data: bytes, limit: int) -> Problems:

@@ -135,6 +135,7 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ports: tuple[PortConfig, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     registry_auth: str = ""
+    service_labels: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -145,11 +146,12 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Payloads(Message, frozen=True, kw_only=True):
     """Data of secrets and configs by their identifiers, before the tasks that need it.
 
-    It adds to what was said before, in earlier sessions too; ``gone`` is needed no more. No log
-    shows it.
+    It adds to what was said before, in earlier sessions too; ``gone`` is needed no more.
+    ``templates`` are those of the data that are templates. No log shows it.
     """
 
     data: dict[str, bytes] = {}
+    templates: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
 
     def __repr__(self) -> str:

@@ -186,6 +186,27 @@ def test_replicas_on_one_node_share_what_is_the_same(given: Cluster) -> None:
     assert (len(files_on(given, "w2")), len(inodes)) == (6, 1)
 
 
+def test_templates_are_filled_in_for_each_task(given: Cluster) -> None:
+    create = ("config", "create", "--template-driver=golang")
+    text = '{{ .Service.Name }} {{ .Task.Slot }} on {{ .Node.Hostname }}: {{ secret "key" }}'
+    given.docker("m1", *create, "page", "-", stdin=text)
+    given.create(
+        "app",
+        *("--constraint", "node.hostname==w1", "--secret", "key", "--config", "page"),
+        *("--hostname", "{{.Service.Name}}-{{.Task.Slot}}", "--env", "N={{.Service.Labels.tier}}"),
+        *("--label", "tier=front", "--mount", "type=volume,source=v-{{.Task.Slot}},target=/v"),
+    )
+    given.wait_running("app", 1)
+    assert inside(given, "app", "cat /page") == f"app 1 on w1: {SECRET}"
+    assert inside(given, "app", "hostname; echo $N").split() == ["app-1", "front"]
+    volumes = given.engine("w1", "volume", "ls", "-q").stdout.split()
+    assert "v-1" in volumes
+    refused = given.docker("m1", *create, "bad", "-", check=False, stdin="{{ x }}")
+    assert "Data: template, line 1, column 4: there is no such function here" in refused.stderr
+    given.remove("app")
+    given.engine("w1", "volume", "rm", "v-1")
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 def test_files_outlive_the_daemon(given: Cluster, *, kill: bool) -> None:
     given.create("app", "--constraint", "node.hostname==w1", "--secret", "key")

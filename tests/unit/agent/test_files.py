@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import trio
 from swarmlet.agent import memory
-from swarmlet.agent.files import Files
-from swarmlet.errors import FilesFailed
+from swarmlet.agent.files import Files, Mounted
+from swarmlet.errors import PreparationFailed
+from swarmlet.model.expansion import Facts
 from swarmlet.model.objects import TaskState
-from swarmlet.model.specs import ConfigReference, FileTarget, SecretReference
+from swarmlet.model.specs import ConfigReference, FileTarget, Platform, SecretReference
 from swarmlet.rpc.messages import Assignment, Payloads
 
 from tests.fakes.fake_engine import FakeEngine
@@ -60,6 +61,14 @@ def is_there(path: Path) -> bool:
     return path.exists()
 
 
+async def no_facts(task: Assignment) -> Facts:
+    raise AssertionError(f"nothing of {task.name} is a template")
+
+
+async def prepare(files: Files, one: Assignment) -> list[Mounted]:
+    return await files.prepare(one, no_facts)
+
+
 def found(place: Path) -> list[str]:
     return sorted(str(p.relative_to(place)) for p in place.rglob("*") if p.is_file())
 
@@ -73,7 +82,7 @@ async def test_files_have_owner_mode_and_place(files: Files, place: Path) -> Non
         ),
         configs=(config("c1", "app.conf"), config("c1", "/etc/app/app.conf")),
     )
-    mounted = {one.target: Path(one.source) for one in await files.prepare(one)}
+    mounted = {one.target: Path(one.source) for one in await prepare(files, one)}
     assert list(mounted) == [
         "/run/secrets/plain",
         "/etc/mine",
@@ -86,12 +95,12 @@ async def test_files_have_owner_mode_and_place(files: Files, place: Path) -> Non
     assert [(s.st_uid, stat.S_IMODE(s.st_mode)) for s in status] == [(1000, 0o400), (0, 0o640)]
     assert mounted["/app.conf"] == mounted["/etc/app/app.conf"]
     assert mode_of(place) == 0o700
-    assert await files.prepare(one) == [*await files.prepare(one)]  # again: as it was
+    assert await prepare(files, one) == [*await prepare(files, one)]  # again: as it was
 
 
 async def test_a_hundred_tasks_share_one_file(files: Files, place: Path) -> None:
     tasks = [task(secrets=(secret("s1", f"as-{n}"),)) for n in range(100)]
-    inodes = {inode_of(mounted.source) for one in tasks for mounted in await files.prepare(one)}
+    inodes = {inode_of(mounted.source) for one in tasks for mounted in await prepare(files, one)}
     assert len(inodes) == 1
     for one in tasks[1:]:
         files.release(one.task_id)
@@ -102,22 +111,22 @@ async def test_a_hundred_tasks_share_one_file(files: Files, place: Path) -> None
 
 async def test_what_managers_take_back_is_not_there_any_more(files: Files) -> None:
     files.take(Payloads(gone=("s1",)))
-    with pytest.raises(FilesFailed, match=r"not found: secret name-s1$"):
-        await files.prepare(task(secrets=(secret("s1", "a"), secret("s2", "b"))))
+    with pytest.raises(PreparationFailed, match=r"not found: secret name-s1$"):
+        await prepare(files, task(secrets=(secret("s1", "a"), secret("s2", "b"))))
     files.keep(["c1"])
-    with pytest.raises(FilesFailed, match="not found: secret name-s1, secret name-s2"):
-        await files.prepare(task(secrets=(secret("s2", "b"), secret("s1", "a"))))
-    await files.prepare(task(configs=(config("c1", "a"),)))
+    with pytest.raises(PreparationFailed, match="not found: secret name-s1, secret name-s2"):
+        await prepare(files, task(secrets=(secret("s2", "b"), secret("s1", "a"))))
+    await prepare(files, task(configs=(config("c1", "a"),)))
 
 
 async def test_a_task_goes_on_with_its_files_without_the_data(files: Files, place: Path) -> None:
     """A daemon that restarts has no data before a manager answers; a container may start again."""
     one, other = task(secrets=(secret("s1", "a"),)), task(secrets=(secret("s1", "a"),))
-    await files.prepare(one)
+    await prepare(files, one)
     again = Files(place)
     again.sweep([one.task_id])
     assert not again.awaits(one)
-    assert len(await again.prepare(one)) == 1
+    assert len(await prepare(again, one)) == 1
     assert again.awaits(other)
     again.keep([])
     assert not again.awaits(other)  # nothing more will come
@@ -125,24 +134,24 @@ async def test_a_task_goes_on_with_its_files_without_the_data(files: Files, plac
 
 async def test_a_sweep_removes_what_a_cut_off_step_left(files: Files, place: Path) -> None:
     one, other = task(secrets=(secret("s1", "a"),)), task(secrets=(secret("s2", "a"),))
-    await files.prepare(one)
-    await files.prepare(other)
+    await prepare(files, one)
+    await prepare(files, other)
     (place / "shared" / "half").write_bytes(b"secret")
     (place / one.task_id / "s1.0.0.444").unlink()
     Files(place).sweep([other.task_id])
     assert found(place) == [f"{other.task_id}/s2.0.0.444", "shared/s2.0.0.444"]
-    await files.prepare(one)  # the directory may be half gone
+    await prepare(files, one)  # the directory may be half gone
     Files(place).sweep([])
     assert found(place) == []
 
 
 async def test_a_node_that_leaves_keeps_nothing(files: Files, place: Path) -> None:
     one = task(secrets=(secret("s1", "a"),))
-    await files.prepare(one)
+    await prepare(files, one)
     await files.clear()
     assert not is_there(place)
-    with pytest.raises(FilesFailed, match="not found"):
-        await files.prepare(one)
+    with pytest.raises(PreparationFailed, match="not found"):
+        await prepare(files, one)
     await files.clear()
 
 
@@ -151,8 +160,8 @@ async def test_a_full_file_system_is_said(files: Files, monkeypatch: pytest.Monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fchown", full)
-    with pytest.raises(FilesFailed, match=r"cannot be written to .*: No space left on device"):
-        await files.prepare(task(secrets=(secret("s1", "a"),)))
+    with pytest.raises(PreparationFailed, match=r"cannot be written to .*: No space left"):
+        await prepare(files, task(secrets=(secret("s1", "a"),)))
 
 
 async def test_a_directory_on_a_disk_gets_a_memory_of_its_own(tmp_path: Path) -> None:
@@ -168,8 +177,66 @@ async def test_a_directory_on_a_disk_gets_a_memory_of_its_own(tmp_path: Path) ->
 
 async def test_what_cannot_be_in_memory_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(FilesFailed, match="cannot be made: "):
+    with pytest.raises(PreparationFailed, match="cannot be made: "):
         await memory.make(tmp_path / "file" / "files")
+
+
+# --- templates ----------------------------------------------------------------------------------
+
+TEMPLATE = b"""\
+{{- if eq .Node.Hostname "h1" -}}
+url = http://{{ .Service.Name }}.{{.Task.Slot}}/{{ env "PATH_TO" }}{{ env "NONE" }}
+{{- end }}
+key = {{ secret "key" }}, {{ config "raw" }}
+"""
+
+
+async def facts(task: Assignment) -> Facts:
+    return Facts(
+        service_id=task.service_id,
+        service_name=task.service_name,
+        labels={},
+        node_id=task.node_id,
+        hostname="h1",
+        platform=Platform(),
+        task_id=task.task_id,
+        task_name=task.name,
+        slot=task.slot,
+    )
+
+
+async def test_a_template_is_filled_in_for_each_task(place: Path) -> None:
+    files = Files(place)
+    files.take(Payloads(data={"t": TEMPLATE, **DATA, "c1": b"\xff{{"}, templates=("t",)))
+    for slot in (1, 2):
+        one = task(
+            slot=slot,
+            env=("PATH_TO=a=b", "PATH_TO=later", "BARE"),
+            secrets=(secret("s1", "key"),),
+            configs=(config("t", "app"), config("c1", "raw")),
+        )
+        _, filled, raw = await files.prepare(one, facts)
+        assert Path(filled.source).read_bytes() == (  # noqa: ASYNC240 - a test may wait
+            b"url = http://web.%d/a=b\nkey = secret one, \xff{{\n" % slot
+        )
+        assert Path(raw.source).read_bytes() == b"\xff{{"  # noqa: ASYNC240
+        assert mode_of(Path(filled.source)) == 0o444
+    assert len([name for name in found(place) if "/t." in name]) == 2
+    assert not [name for name in found(place) if name.startswith("shared/t.")]
+    files.sweep([])
+    assert found(place) == []
+
+
+async def test_what_a_template_misses_is_said(place: Path) -> None:
+    files = Files(place)
+    files.take(Payloads(data={"t": b'a\n {{ secret "x" }}', **DATA}, templates=("t",)))
+    one = task(secrets=(secret("s1", "key"),), configs=(config("t", "app"),))
+    with pytest.raises(PreparationFailed) as refusal:
+        await files.prepare(one, facts)
+    assert refusal.value.message == (
+        "config name-t: template, line 2, column 5: the task has no secret with this target"
+    )
+    assert not [name for name in found(place) if one.task_id in name]
 
 
 # --- a worker -----------------------------------------------------------------------------------
@@ -246,6 +313,6 @@ async def test_a_worker_that_starts_sweeps(
     fake: FakeEngine, directory: Path, files: Files, place: Path
 ) -> None:
     stray = task(secrets=(secret("s1", "a"),))
-    await files.prepare(stray)
+    await prepare(files, stray)
     async with running(fake.socket_path, directory / "state", files=Files(place), full=False):
         await eventually(lambda: not found(place), what="nothing of a task that nobody knows")

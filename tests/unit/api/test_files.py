@@ -121,6 +121,22 @@ async def test_what_cannot_be_honoured_is_refused(api: Api, kind: str) -> None:
     assert reply.message == f"{PREFIX}name must be provided; Labels: a label needs a name"
 
 
+@KINDS
+async def test_templates_are_read_when_they_come(api: Api, kind: str) -> None:
+    driver = {"Name": "golang"}
+    ident = await make(api, kind, "one", b'{{ env "A" }}', Templating=driver)
+    assert (await get(api, f"/{kind}s/{ident}"))["Spec"]["Templating"] == driver
+    for data, given, reason in (
+        (b"hidden {{", driver, "Data: template, line 1, column 10: its }} is missing"),
+        (b"\xff", driver, "Data: a template must be UTF-8"),
+        (b"x", {"Name": "jinja"}, 'Templating.Name: "jinja": golang is needed'),
+        (b"x", {}, 'Templating.Name: "": golang is needed'),
+    ):
+        reply = await post(api, kind, body("two", data, Templating=given))
+        assert (reply.status, reply.message) == (400, PREFIX + reason)
+    await make(api, kind, "two", b"\xff {{ is no template")
+
+
 # --- read ---------------------------------------------------------------------------------------
 
 

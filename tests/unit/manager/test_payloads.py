@@ -1,9 +1,11 @@
 """Secrets and configs go to the nodes that run tasks which name them, and to no others."""
 
 import pytest
+from msgspec.structs import replace
 from swarmlet.manager import payloads
 from swarmlet.manager.payloads import PayloadFeed
 from swarmlet.model.objects import TaskState, TaskStatus
+from swarmlet.model.specs import Driver
 from swarmlet.rpc.messages import Assignments, Payloads, Report
 from swarmlet.state.commands import (
     ChangeTasks,
@@ -98,6 +100,16 @@ def test_much_data_goes_in_several_messages(world: World, monkeypatch: pytest.Mo
     placed(world, "t1", service="many")
     messages = PayloadFeed().next(world.store, ["t1"])
     assert [list(message.data) for message in messages] == [["id-a"], ["id-b"], ["id-c"], ["id-d"]]
+
+
+def test_templates_are_named(world: World) -> None:
+    template = a_config("page", data=b"{{.Task.Slot}}")
+    spec = replace(template.spec, templating=Driver(name="golang"))
+    world.configs(replace(template, spec=spec))
+    world.service(a_service("many", secrets=("key",), configs=("page",)))
+    placed(world, "t1", service="many")
+    (message,) = PayloadFeed().next(world.store, ["t1"])
+    assert (sorted(message.data), message.templates) == (["id-key", "id-page"], ("id-page",))
 
 
 def test_no_text_of_a_message_shows_data() -> None:
