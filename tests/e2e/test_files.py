@@ -207,6 +207,43 @@ def test_templates_are_filled_in_for_each_task(given: Cluster) -> None:
     given.engine("w1", "volume", "rm", "v-1")
 
 
+STACK = """
+services:
+  app:
+    image: busybox:lab
+    command: sh -c "trap 'exit 0' TERM; while :; do sleep 1000 & wait $$!; done"
+    secrets: [key, {source: own, target: /own, mode: 0400}]
+    configs: [{source: conf, target: /etc/conf}]
+secrets:
+  key: {external: true}
+  own: {file: ./own.txt}
+configs:
+  conf: {file: ./conf.txt}
+"""
+
+
+def test_a_stack_brings_its_own(given: Cluster, tmp_path: Path) -> None:
+    file = tmp_path / "stack.yml"
+    file.write_text('version: "3.8"\n' + STACK)
+    (tmp_path / "own.txt").write_text("stack's own")
+    (tmp_path / "conf.txt").write_text("a = 1\n")
+    deploy = ("stack", "deploy", "--resolve-image=never", "-c", str(file), "st")
+    given.docker("m1", *deploy)
+    given.wait_running("st_app", 1)
+    read = "cat /run/secrets/key /own /etc/conf; stat -c %a /own"
+    assert inside(given, "st_app", read) == f"{SECRET}stack's owna = 1\n400\n"
+    before = given.started("st_app")
+    given.docker("m1", *deploy)
+    assert given.started("st_app") == before
+
+    (tmp_path / "conf.txt").write_text("a = 2\n")
+    changed = given.docker("m1", *deploy, check=False)
+    assert "only updates to Labels are allowed" in changed.stderr
+    given.docker("m1", "stack", "rm", "st")
+    given.wait_no_containers("st_app")
+    assert given.docker("m1", "secret", "ls", "--format", "{{.Name}}").stdout == "key\n"
+
+
 @pytest.mark.parametrize("kill", [False, True], ids=["stopped", "killed"])
 def test_files_outlive_the_daemon(given: Cluster, *, kill: bool) -> None:
     given.create("app", "--constraint", "node.hostname==w1", "--secret", "key")
