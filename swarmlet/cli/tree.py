@@ -148,5 +148,6 @@ NOT_SUPPORTED: Final = {
     ),
     "service logs": _LOGS,
     "task logs": _LOGS,
-    "task exec": "exec across nodes is not there yet; docker exec on the task's node does it",
+    "task exec": "docker -H unix:///run/swarmlet/swarmlet.sock exec TASK does it, on whatever node"
+    " it runs; swarmlet has no command of its own yet",
 }

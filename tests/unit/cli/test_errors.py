@@ -166,7 +166,7 @@ def test_a_stale_answer_warns_once_and_succeeds(api: FakeApi, cli: Cli) -> None:
         (["stack", "deploy", "-c", "-", "a b"], 2, "the name of the stack"),
         (["network", "connect", "ov", "c"], 16, "not supported"),
         (["secret", "create", "x", "-"], 16, "not supported"),
-        (["service", "logs", "-f", "web"], 16, "logs across nodes"),
+        (["service", "logs", "-f", "web"], 16, "shows them, from all nodes"),
         (["swarm", "ca", "--rotate"], 16, "not supported"),
         (["run", "--rm", "-it", "busybox"], 16, "single containers"),
         (["ps", "-a"], 16, "task ls"),
