@@ -6,6 +6,7 @@ container is its task's, so nothing that ends or changes it is passed on. Worker
 containers only.
 """
 
+import re
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
@@ -27,6 +28,9 @@ _SHORT: Final = 12
 
 #: Commands whose node is remembered. Clients ask for theirs within moments.
 _REMEMBERED: Final = 10_000
+
+
+_IDENT: Final = re.compile("[0-9a-f]{64}")
 
 
 class Place(NamedTuple):
@@ -61,10 +65,11 @@ class Elsewhere:
             task = of_task(self._backend.view(), ref)
         except (NotASwarmManager, Unavailable):
             return None
-        if task is None or task.status.container is None:
-            return None
+        container = task.status.container if task else None
+        if task is None or container is None or not _IDENT.fullmatch(container.container_id):
+            return None  # a node may say anything
         here = task.node_id == self._backend.local().node_id
-        path = f"/containers/{task.status.container.container_id}/{what}"
+        path = f"/containers/{container.container_id}/{what}"
         return Place("" if here else task.node_id, path)
 
     def remember(self, body: bytes, node_id: str) -> None:
@@ -72,6 +77,8 @@ class Elsewhere:
         try:
             ident = msgspec.json.decode(body, type=_Created).Id
         except msgspec.MsgspecError:
+            return
+        if not _IDENT.fullmatch(ident):
             return
         self._commands[ident] = node_id
         while len(self._commands) > _REMEMBERED:

@@ -37,6 +37,9 @@ _OF_COMMAND: Final = re.compile(
     r"GET /exec/([0-9a-f]{64})/json|POST /exec/([0-9a-f]{64})/(?:start|resize)"
 )
 
+#: What turns its connection into a raw stream.
+_RAW: Final = re.compile(r"/(?:attach|start)$")
+
 _VERSIONED: Final = re.compile(r"/v(\d{1,3}\.\d{1,5})(/.*)", re.DOTALL)
 
 
@@ -65,6 +68,8 @@ class Door:
             head = await _head(stream)
             method, target = _request(head)
             version, target = _split(target)
+            if not target.startswith("/") or target.startswith("//") or "#" in target:
+                raise InvalidInput("this is no path")
             await self._check(f"{method} {urlsplit(target).path}")
             if version is not None:
                 spoken = clamp(version, await self._gate.versions())
@@ -75,7 +80,10 @@ class Door:
             return
         try:
             _, _, rest = head.partition(b"\r\n")
-            await engine.send_all(f"{method} {target} HTTP/1.1\r\n".encode("latin-1") + rest)
+            # The first such header counts (Go, net/http): nothing after this request is one.
+            once = "" if _RAW.search(urlsplit(target).path) else "Connection: close\r\n"
+            line = f"{method} {target} HTTP/1.1\r\n{once}"
+            await engine.send_all(line.encode("latin-1") + rest)
             await join(stream, engine)
         finally:
             await trio.aclose_forcefully(engine)

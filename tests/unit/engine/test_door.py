@@ -90,6 +90,28 @@ async def test_nothing_else_is(
     assert engine.visits == []
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        f"//h/containers/{OURS}/logs",
+        f"/v1.41//h/containers/{OURS}/logs",
+        f"/containers/{OURS}/logs#/x",
+    ],
+)
+async def test_a_target_that_others_may_read_otherwise_is_refused(
+    gate: EngineGate, engine: FakeEngine, target: str
+) -> None:
+    with pytest.raises(EngineError, match="this is no path"):
+        await ask(gate, target)
+    assert engine.visits == []
+
+
+async def test_a_connection_is_for_one_request(gate: EngineGate, engine: FakeEngine) -> None:
+    """The engine is told to end it after its answer, whatever the manager wants."""
+    await ask(gate, f"/v1.41/containers/{OURS}/logs")
+    assert engine.visits[-1].headers[b"connection"] == b"close"
+
+
 @pytest.mark.parametrize("head", [b"\x16\x03\x01" * 10 + b"\r\n\r\n", b"x" * (HEAD_BYTES + 1)])
 async def test_what_is_no_request_is_refused(engine: FakeEngine, head: bytes) -> None:
     async with Engine(engine.path) as client:
