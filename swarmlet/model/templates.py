@@ -106,6 +106,9 @@ _TRIMMED_END: Final = re.compile(r"[ \t\r\n]+-\}\}")
 
 _ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
+#: Words of one action: reading takes their square, and each of a pipeline nests in the next.
+_TOKENS: Final = 200
+
 _CONTROL: Final = frozenset({"if", "else", "end"})
 
 
@@ -157,6 +160,8 @@ class _Reader:
                 raise self._bad(at, "this is not supported in templates")
             if found.lastgroup != "space":
                 tokens.append(_Token(found.lastgroup or "", found[0], at))
+            if len(tokens) > _TOKENS:
+                raise self._bad(start, f"more than {_TOKENS} words in one action")
             at = found.end()
 
     def _body(self, depth: int) -> tuple[list[_Piece], list[_Token] | None]:

@@ -139,6 +139,18 @@ def test_specs_have_no_lookups() -> None:
         Template('{{ secret "key" }}')
 
 
+@pytest.mark.parametrize(
+    "text", ["{{print " + "1 " * 80_000 + "}}", '{{"a"' + " | print" * 3_000 + "}}"]
+)
+def test_a_long_action_is_refused_at_once(text: str) -> None:
+    with pytest.raises(BadTemplate, match="words in one action"):
+        Template(text, LOOKUPS)
+
+
+def test_the_longest_pipeline_is_filled_in() -> None:
+    assert filled('{{"a"' + " | print" * 99 + "}}") == "a"
+
+
 def test_no_refusal_quotes_the_text() -> None:
     for text in ('{{ hidden "x" }}', "{{ .Hidden }}", "hidden {{", '{{ printf "hidden%d" }}'):
         with pytest.raises(BadTemplate) as refusal:
