@@ -72,13 +72,13 @@ class Prober:
         one, check = checked.container, checked.container.check
         assert check is not None
         running: str | None = None  # a check that did not end in time, and may still run
-        with suppress(NotFound, EngineUnavailable):  # it is gone; or all is looked at anew, soon
+        with suppress(NotFound):  # it is gone
             while True:
                 await trio.sleep(check.interval / SECOND)
                 try:
                     passed, running = await self._passes(one.id, check, running)
-                except EngineError:
-                    continue  # it is paused, or about to end
+                except (EngineError, EngineUnavailable):
+                    continue  # it is paused, or about to end, or the engine is slow
                 age = Nanos(self._clock() - one.started_at)
                 health = after(checked.health, check, passed=passed, age=age)
                 news, checked.health = health.status != checked.health.status, health

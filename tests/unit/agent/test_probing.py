@@ -13,7 +13,7 @@ from swarmlet.clock import SECOND, Instant, Nanos
 from swarmlet.engine import convert
 from swarmlet.engine.convert import Check, Container
 from swarmlet.engine.incarnation import Incarnation
-from swarmlet.errors import EngineError
+from swarmlet.errors import EngineError, EngineUnavailable
 
 BEGAN = Instant(1_000 * SECOND)
 BEFORE, AFTER = Instant(BEGAN - SECOND), Instant(BEGAN + SECOND)
@@ -168,7 +168,8 @@ async def test_a_check_that_does_not_end_is_a_failure_and_is_not_begun_again(
 async def test_one_that_cannot_be_checked_now_is_checked_later(autojump_clock: object) -> None:
     del autojump_clock
     paused = EngineError("it is paused", status=409)
-    assert await healths(Engine(paused, paused, paused, 1, 1)) == ["unhealthy"]
+    slow = EngineUnavailable("no answer in time")
+    assert await healths(Engine(paused, slow, paused, 1, 1)) == ["unhealthy"]
 
 
 async def test_a_new_process_has_the_engines_word(autojump_clock: object) -> None:
