@@ -6,31 +6,22 @@ container is its task's, so nothing that ends or changes it is passed on. Worker
 containers only.
 """
 
-import re
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
 import msgspec
 
 from swarmlet.api.backend import Backend
+from swarmlet.engine.door import IDENT, MAY_ASK
 from swarmlet.errors import NotASwarmManager, Unavailable
 from swarmlet.model.objects import Task
 from swarmlet.state.store import View
-
-#: What is passed on; see also :mod:`swarmlet.engine.door`.
-_OF_CONTAINER: Final = frozenset(
-    {"json", "logs", "top", "stats", "archive", "attach", "exec", "resize", "wait"}
-)
-_OF_COMMAND: Final = frozenset({"json", "start", "resize"})
 
 #: The shortest beginning of a container's identifier that names it, as clients show it.
 _SHORT: Final = 12
 
 #: Commands whose node is remembered. Clients ask for theirs within moments.
 _REMEMBERED: Final = 10_000
-
-
-_IDENT: Final = re.compile("[0-9a-f]{64}")
 
 
 class Place(NamedTuple):
@@ -57,16 +48,17 @@ class Elsewhere:
         if len(segments) != 3:
             return None
         kind, ref, what = segments
-        if kind == "exec" and what in _OF_COMMAND and ref in self._commands:
-            return Place(self._commands[ref], f"/exec/{ref}/{what}")
-        if kind != "containers" or what not in _OF_CONTAINER:
+        if what not in MAY_ASK.get(kind, ()):
             return None
+        if kind == "exec":
+            known = self._commands.get(ref)
+            return Place(known, f"/exec/{ref}/{what}") if known else None
         try:
             task = of_task(self._backend.view(), ref)
         except (NotASwarmManager, Unavailable):
             return None
         container = task.status.container if task else None
-        if task is None or container is None or not _IDENT.fullmatch(container.container_id):
+        if task is None or container is None or not IDENT.fullmatch(container.container_id):
             return None  # a node may say anything
         here = task.node_id == self._backend.local().node_id
         path = f"/containers/{container.container_id}/{what}"
@@ -78,7 +70,7 @@ class Elsewhere:
             ident = msgspec.json.decode(body, type=_Created).Id
         except msgspec.MsgspecError:
             return
-        if not _IDENT.fullmatch(ident):
+        if not IDENT.fullmatch(ident):
             return
         self._commands[ident] = node_id
         while len(self._commands) > _REMEMBERED:
@@ -91,13 +83,10 @@ class _Created(msgspec.Struct):
 
 def of_task(view: View, ref: str) -> Task | None:
     """The task that a container's reference means: whole identifier, name, or container."""
-    found = view.task(ref)
-    if found is not None:
-        return found
-    for task in view.tasks():
-        container = task.status.container
-        if container and len(ref) >= _SHORT and container.container_id.startswith(ref):
-            return task
-        if task.name == ref:
-            return task
-    return None
+    named = view.task(ref.rpartition(".")[2])  # a task's name ends with its identifier
+    if named is not None and ref in {named.id, named.name}:
+        return named
+    if len(ref) < _SHORT:
+        return None
+    of = ((task, task.status.container) for task in view.tasks())
+    return next((t for t, found in of if found and found.container_id.startswith(ref)), None)

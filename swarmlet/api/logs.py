@@ -38,6 +38,8 @@ RETRY: Final = Seconds(1.0)
 #: Versions from which on clients learn from the answer's type whether it has frames.
 _TYPED: Final = (1, 42)
 
+_TAIL: Final = re.compile("[0-9]+|all")
+_NEGATIVE: Final = re.compile("-[0-9]+")
 _SINCE: Final = re.compile(r"-?\d{1,18}(\.\d{1,9})?")
 
 
@@ -66,11 +68,9 @@ def wanted(call: Call) -> Wanted:
     )
     if not (found.stdout or found.stderr):
         raise InvalidInput("Bad parameters: you must choose at least one stream")
-    if found.tail != "all" and not found.tail.isascii():
-        raise InvalidInput('tail value must be a positive integer or "all"')
-    if found.tail != "all" and not found.tail.isdigit():
-        if found.tail.removeprefix("-").isdigit():
-            raise InvalidInput("negative tail values not supported")
+    if _NEGATIVE.fullmatch(found.tail):
+        raise InvalidInput("negative tail values not supported")
+    if not _TAIL.fullmatch(found.tail):
         raise InvalidInput('tail value must be a positive integer or "all"')
     if not _SINCE.fullmatch(found.since):
         raise InvalidInput(f'could not parse since timestamp: "{found.since}"')

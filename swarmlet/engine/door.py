@@ -6,7 +6,7 @@ request a connection; after it, bytes are passed on both ways.
 
 import re
 from collections.abc import Mapping
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import h11
@@ -14,10 +14,12 @@ import msgspec
 import trio
 
 from swarmlet.clock import Seconds
-from swarmlet.engine.convert import TASK_LABEL
+from swarmlet.engine import convert
 from swarmlet.engine.joining import join
 from swarmlet.engine.tunnel import CHUNK, EngineGate, clamp, parse_version
 from swarmlet.errors import InvalidInput, NotAllowed, NotFound, SwarmletError
+
+Json = Any  # what the engine answers
 
 #: Seconds for a manager to say what it wants: it does so at once.
 ASKED_WITHIN: Final = Seconds(10.0)
@@ -25,17 +27,24 @@ ASKED_WITHIN: Final = Seconds(10.0)
 #: Longest head of a request.
 HEAD_BYTES: Final = 16_384
 
-#: What may be asked of a container: to look at it, and to work in it. Its life is its task's.
-_OF_CONTAINER: Final = re.compile(
-    r"(?:GET|HEAD) /containers/([0-9a-f]{64})/(?:json|logs|top|stats|archive)"
-    r"|PUT /containers/([0-9a-f]{64})/archive"
-    r"|POST /containers/([0-9a-f]{64})/(?:attach|exec|resize|wait)"
-)
+_LOOK: Final = frozenset({"GET", "HEAD"})
+_WORK: Final = frozenset({"POST"})
 
-#: What may be asked of a command in one.
-_OF_COMMAND: Final = re.compile(
-    r"GET /exec/([0-9a-f]{64})/json|POST /exec/([0-9a-f]{64})/(?:start|resize)"
-)
+#: What may be asked of a container, and of a command in one, by which methods: to look at it, and
+#: to work in it. Its life is its task's.
+MAY_ASK: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
+    "containers": {
+        **dict.fromkeys(("json", "logs", "top", "stats"), _LOOK),
+        "archive": _LOOK | {"PUT"},
+        **dict.fromkeys(("attach", "exec", "resize", "wait"), _WORK),
+    },
+    "exec": {"json": frozenset({"GET"}), **dict.fromkeys(("start", "resize"), _WORK)},
+}
+
+#: An identifier that an engine gave.
+IDENT: Final = re.compile("[0-9a-f]{64}")
+
+_PATH: Final = re.compile(f"/(containers|exec)/({IDENT.pattern})/([a-z]+)")
 
 #: What turns its connection into a raw stream.
 _RAW: Final = re.compile(r"/(?:attach|start)$")
@@ -46,11 +55,11 @@ _VERSIONED: Final = re.compile(r"/v(\d{1,3}\.\d{1,5})(/.*)", re.DOTALL)
 class Inspector(Protocol):
     """The part of :class:`swarmlet.engine.client.Engine` that is asked here."""
 
-    async def inspect(self, container: str, *, fresh: bool = False) -> Mapping[str, object]:
+    async def inspect(self, container: str, *, fresh: bool = False) -> Json:
         """Inspect a container. Raises NotFound."""
         ...
 
-    async def command(self, ident: str) -> Mapping[str, object]:
+    async def command(self, ident: str) -> Json:
         """Inspect a command in a container. Raises NotFound."""
         ...
 
@@ -70,7 +79,8 @@ class Door:
             version, target = _split(target)
             if not target.startswith("/") or target.startswith("//") or "#" in target:
                 raise InvalidInput("this is no path")
-            await self._check(f"{method} {urlsplit(target).path}")
+            path = urlsplit(target).path
+            await self._check(method, path)
             if version is not None:
                 spoken = clamp(version, await self._gate.versions())
                 target = "/v{}.{}".format(*spoken) + target
@@ -81,36 +91,23 @@ class Door:
         try:
             _, _, rest = head.partition(b"\r\n")
             # The first such header counts (Go, net/http): nothing after this request is one.
-            once = "" if _RAW.search(urlsplit(target).path) else "Connection: close\r\n"
+            once = "" if _RAW.search(path) else "Connection: close\r\n"
             line = f"{method} {target} HTTP/1.1\r\n{once}"
             await engine.send_all(line.encode("latin-1") + rest)
             await join(stream, engine)
         finally:
             await trio.aclose_forcefully(engine)
 
-    async def _check(self, request: str) -> None:
+    async def _check(self, method: str, path: str) -> None:
         """Raises NotAllowed, NotFound, EngineUnavailable."""
-        container = _found(_OF_CONTAINER, request)
-        if command := _found(_OF_COMMAND, request):
-            container = msgspec.convert(await self._engine.command(command), _Command).ContainerID
-        if not container:
-            raise NotAllowed(f"managers may not ask this of a node's engine: {request}")
-        config = msgspec.convert(await self._engine.inspect(container), _Container).Config
-        if TASK_LABEL not in (config.Labels or {}):
+        asked = _PATH.fullmatch(path)
+        if asked is None or method not in MAY_ASK[asked[1]].get(asked[3], ()):
+            raise NotAllowed(f"managers may not ask this of a node's engine: {method} {path}")
+        container = asked[2]
+        if asked[1] == "exec":
+            container = msgspec.convert(await self._engine.command(container), _Command).ContainerID
+        if not convert.container(await self._engine.inspect(container)).task_id:
             raise NotFound(f"No such container: {container}")
-
-
-def _found(pattern: re.Pattern[str], request: str) -> str:
-    match = pattern.fullmatch(request)
-    return next(filter(None, match.groups())) if match else ""
-
-
-class _Config(msgspec.Struct):
-    Labels: dict[str, str] | None = None
-
-
-class _Container(msgspec.Struct):
-    Config: _Config
 
 
 class _Command(msgspec.Struct):

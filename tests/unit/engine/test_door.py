@@ -22,7 +22,7 @@ OURS, THEIRS = "a" * 64, "b" * 64
 
 async def inspected(visit: Visit) -> None:
     labels = {TASK_LABEL: "t1"} if OURS in visit.target else None
-    await visit.answer(200, msgspec.json.encode({"Config": {"Labels": labels}}))
+    await visit.answer(200, msgspec.json.encode({"Id": OURS, "Config": {"Labels": labels}}))
 
 
 async def logs(visit: Visit) -> None:
