@@ -1,14 +1,13 @@
 """The stock client's exec, attach, cp and the like, in tasks on whatever node they are."""
 
 import json
-import os
-import pty
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.cluster import Cluster, eventually
+from tests.e2e.terminal import exit_status_of_a_shell
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
@@ -53,19 +52,7 @@ def test_much_input_reaches_it_and_its_end_too(cluster: Cluster, names: dict[str
 
 
 def test_a_terminal_in_it(cluster: Cluster, names: dict[str, str]) -> None:
-    """With the size of ours."""
-    socket = cluster.client("m1").path
-    near, far = pty.openpty()
-    argv = ["docker", "-H", f"unix://{socket}", "exec", "-it", names["task"], "sh"]
-    with subprocess.Popen(argv, stdin=far, stdout=far, stderr=far, close_fds=True) as process:
-        os.close(far)
-        os.write(near, b"test -t 0 && echo is-a-$((40+2))-terminal; exit 5\n")
-        seen = b""
-        while b"is-a-42-terminal" not in seen:
-            seen += os.read(near, 1024)
-        status = process.wait(timeout=30)
-    os.close(near)
-    assert status == 5
+    assert exit_status_of_a_shell(cluster, "m1", names["task"]) == 5
 
 
 def test_inspect_top_logs_stats_and_cp(

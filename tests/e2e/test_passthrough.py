@@ -1,14 +1,12 @@
 """What is not the cluster's goes to the local engine: the stock client notices nothing."""
 
-import os
-import pty
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
 from tests.e2e.cluster import FOREVER, IMAGE, Cluster, diagnosed, eventually
 from tests.e2e.conftest import MakePlayground
+from tests.e2e.terminal import exit_status_of_a_shell
 
 pytestmark = [pytest.mark.netns, pytest.mark.docker]
 
@@ -51,18 +49,7 @@ def test_ps_logs_exec_cp_and_rm_of_a_container(cluster: Cluster) -> None:
 def test_exec_with_a_terminal(cluster: Cluster) -> None:
     """`exec -it` of the stock client on a pseudo terminal: a shell that sees a terminal."""
     cluster.docker("m1", "run", "-d", "--name=shell", IMAGE, *FOREVER)
-    socket = cluster.client("m1").path
-    near, far = pty.openpty()
-    argv = ["docker", "-H", f"unix://{socket}", "exec", "-it", "shell", "sh"]
-    with subprocess.Popen(argv, stdin=far, stdout=far, stderr=far, close_fds=True) as process:
-        os.close(far)
-        os.write(near, b"test -t 0 && echo is-a-$((40+2))-terminal; exit 5\n")
-        seen = b""
-        while b"is-a-42-terminal" not in seen:
-            seen += os.read(near, 1024)
-        status = process.wait(timeout=30)
-    os.close(near)
-    assert status == 5
+    assert exit_status_of_a_shell(cluster, "m1", "shell") == 5
     cluster.docker("m1", "rm", "-f", "shell")
 
 

@@ -88,6 +88,13 @@ def task_ids(message: Forwarding) -> set[str]:
     return {record.id for record in message.tasks}
 
 
+async def told_to_stop(agent: Agent) -> list[tuple[str, TaskState]]:
+    """The tasks of the next order, and what is wanted of them."""
+    order = await agent.hear()
+    assert isinstance(order, Assignments)
+    return [(t.task_id, t.desired) for t in order.tasks]
+
+
 async def test_a_node_in_a_network_is_told_all_of_it(rig: Rig) -> None:
     """And one that is in none only of nodes and networks."""
     await rig.task("t1", "w1", slot=1)
@@ -176,9 +183,7 @@ async def test_a_task_is_stopped_when_no_node_sends_it_clients_any_more(rig: Rig
         await trio.testing.wait_all_tasks_blocked()
         before = trio.current_time()
         await far.say(Forwarded(seq=told[1].seq))
-        order = await near.hear()
-        assert isinstance(order, Assignments)
-        assert [(t.task_id, t.desired) for t in order.tasks] == [("t1", TaskState.SHUTDOWN)]
+        assert await told_to_stop(near) == [("t1", TaskState.SHUTDOWN)]
         assert trio.current_time() - before < 1  # of the mock clock: nothing had to expire
 
 
@@ -190,9 +195,7 @@ async def test_a_node_that_does_not_confirm_keeps_no_task_alive(rig: Rig) -> Non
         await runs(rig, "t1", "w1")
         await news(near)
         await shut_down(rig, "t1")
-        order = await near.hear()
-        assert isinstance(order, Assignments)
-        assert [t.desired for t in order.tasks] == [TaskState.SHUTDOWN]
+        assert await told_to_stop(near) == [("t1", TaskState.SHUTDOWN)]
 
 
 async def test_a_node_that_is_not_connected_is_waited_for_too(rig: Rig) -> None:
@@ -210,9 +213,7 @@ async def test_a_node_that_is_not_connected_is_waited_for_too(rig: Rig) -> None:
         await far.welcomed()
         before = trio.current_time()
         await far.say(Forwarded(seq=1))
-        order = await near.hear()
-        assert isinstance(order, Assignments)
-        assert [(t.task_id, t.desired) for t in order.tasks] == [("t1", TaskState.SHUTDOWN)]
+        assert await told_to_stop(near) == [("t1", TaskState.SHUTDOWN)]
         assert trio.current_time() - before < 1
 
 
@@ -229,9 +230,7 @@ async def test_a_node_that_is_lost_is_not_waited_for(rig: Rig) -> None:
         before = trio.current_time()
         lost = NodeStatus(state=NodeState.DOWN, addr="10.99.0.2")
         await rig.proposer.propose(ChangeNodes(changes=(NodeChange(id="w2", status=lost),)))
-        order = await near.hear()
-        assert isinstance(order, Assignments)
-        assert [(t.task_id, t.desired) for t in order.tasks] == [("t1", TaskState.SHUTDOWN)]
+        assert await told_to_stop(near) == [("t1", TaskState.SHUTDOWN)]
         assert trio.current_time() - before < 1
 
 
